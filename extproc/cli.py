@@ -1,0 +1,82 @@
+"""The commands."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+
+from extproc import __version__
+from extproc.settings import DEFAULTS, NAMES, TEXTS, SettingsError, load, parse
+
+
+class _Setting(click.ParamType):
+    """A setting given as an option, checked as from anywhere else."""
+
+    name = "value"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ANN401
+        """Read the text of the option."""
+        assert param is not None and param.name is not None  # noqa: S101, PT018 - click names its options
+        try:
+            return parse(param.name, value)
+        except SettingsError as error:
+            self.fail(str(error), param, ctx)
+
+
+def _default(name: str) -> str:
+    default = DEFAULTS[name]
+    return ",".join(default) if isinstance(default, tuple) else str(default)
+
+
+def _settings_options(command: click.Command) -> click.Command:
+    for name in NAMES:
+        default = _default(name)
+        shown = f" Default: {default}." if default else " Separated by commas."
+        option = click.Option([f"--{name.replace('_', '-')}"], type=_Setting(), help=TEXTS[name] + shown)
+        command.params.append(option)
+    return command
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="extproc")
+def main() -> None:
+    """Let Envoy count which workload used which large language model for how many tokens."""
+
+
+@main.command(epilog="Every option is also an environment variable (EXTPROC_LISTEN) and a key of the file (listen).")
+@click.option(
+    "--config",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    envvar="EXTPROC_CONFIG",
+    help="YAML file with settings.",
+)
+def serve(config: Path | None, **options: object) -> None:
+    """Serve Envoy's ext_proc filter until SIGTERM."""
+    from extproc.serve import ServeError  # noqa: PLC0415 - `--help` need not load gRPC
+    from extproc.serve import serve as run  # noqa: PLC0415
+
+    given = {name: value for name, value in options.items() if value is not None}
+    try:
+        run(load(given, os.environ, config))
+    except (SettingsError, ServeError) as error:
+        raise click.ClickException(str(error)) from None
+
+
+_settings_options(serve)
+
+
+@main.command()
+@click.option("--keep", is_flag=True, help="Keep everything running until Ctrl-C.")
+def demo(*, keep: bool) -> None:
+    """Show the main job on a real Envoy: calls, access log, stats and metrics."""
+    try:
+        from extproc.demo.run import DemoError, run  # noqa: PLC0415 - only the demo needs its libraries
+    except ImportError as error:
+        raise click.ClickException(f"{error}; install the demo's packages: pip install 'extproc[demo]'") from None
+    try:
+        run(keep=keep)
+    except DemoError as error:
+        raise click.ClickException(str(error)) from None

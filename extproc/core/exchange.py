@@ -1,0 +1,202 @@
+"""One call to a model: its request and its response.
+
+The shell makes an exchange from the request's headers, calls the methods in the order in which the bytes go by, and
+asks for the facts whenever it likes. No order and no input makes a method raise; an end that never comes is what
+`finish` is for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from extproc.core.body import Body, Choose
+from extproc.core.content import decoder
+from extproc.core.facts import Facts, Gap, Outcome, Record, UsageStatus
+from extproc.core.format import Counts, Format
+from extproc.core.framing import Framing, Json, Sse
+
+Headers = Mapping[str, str]
+"""Names in lower case, pseudo-headers included; of a repeated header, the last."""
+
+_FIRST_ERROR = 400
+_SSE_FIRST_BYTES = b":deir"  # a comment, data, event, id, retry; no JSON document begins with one of them
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one exchange may cost, in bytes."""
+
+    document: int = 1024 * 1024
+    """Longest document held: a longer body is skimmed, a longer event is skipped."""
+    decoded: int = 256 * 1024 * 1024
+    """Longest body after decoding its Content-Encoding: what is beyond is not looked at."""
+
+
+class Exchange:
+    """Follows one request and its response; all times are seconds on one monotonic clock."""
+
+    def __init__(self, api: Format, request_headers: Headers, now: float, limits: Limits) -> None:
+        self.facts = Facts(api.provider, api.api, api.operation)
+        """What is known so far."""
+        self.revision = 1
+        """Goes up whenever `facts` has changed."""
+        self.gaps: set[Gap] = set()
+        """What stood in the way, each once."""
+        self._format = api
+        self._limits = limits
+        self._start = now
+        self._end: float | None = None
+        self._first_token: float | None = None
+        self._counts: Counts = {}
+        self._status = 0
+        self._failed = False
+        self._finished = False
+        self._request: Body | None = self._body(request_headers, self._json_request)
+        self._response: Body | None = None
+
+    def request_body(self, data: bytes) -> None:
+        """Take the next bytes of the request's body."""
+        if self._request is not None:
+            for item in self._request.feed(data):
+                self._request_document(item)
+
+    def request_end(self) -> None:
+        """Note the end of the request: with its headers, its last bytes or its trailers."""
+        if self._request is not None:
+            for item in self._request.end():
+                self._request_document(item)
+            self._request = None
+
+    def response_headers(self, headers: Headers) -> None:
+        """Take the response's headers."""
+        status = headers.get(":status", "")
+        self._status = int(status) if status.isascii() and status.isdigit() else 0
+        if headers.get("content-type", "").lower().startswith("text/event-stream"):
+            self._set_streaming(streaming=True)
+            self._response = self._body(headers, self._sse)
+        else:
+            self._response = self._body(headers, self._sniffed)
+
+    def response_body(self, data: bytes, now: float) -> None:
+        """Take the next bytes of the response's body."""
+        if self._response is not None:
+            for item in self._response.feed(data):
+                self._response_document(item, now)
+
+    def response_end(self, now: float) -> None:
+        """Note the end of the response: with its headers, its last bytes or its trailers."""
+        if self._response is not None:
+            for item in self._response.end():
+                self._response_document(item, now)
+            self._response = None
+            self._complete(now)
+
+    @property
+    def ended(self) -> bool:
+        """Whether the response has come to its end, so that nothing can change any more."""
+        return self._end is not None and self._response is None
+
+    def finish(self, now: float) -> Record | None:
+        """End the exchange, however far it came: its record the first time, then `None`."""
+        if self._finished:
+            return None
+        self._finished = True
+        if self._failed or self._status >= _FIRST_ERROR:
+            outcome = Outcome.ERROR
+        elif self._end is None:
+            outcome = Outcome.ABORTED
+        else:
+            outcome = Outcome.COMPLETE
+            if self.facts.usage_status is UsageStatus.MISSING:
+                self.gaps.add(Gap.NO_USAGE)
+        return Record(self.facts, outcome, self._status, (now if self._end is None else self._end) - self._start)
+
+    def _body(self, headers: Headers, choose: Choose) -> Body:
+        return Body(decoder(headers.get("content-encoding", ""), self._limits.decoded), choose)
+
+    def _json_request(self, _first: bytes) -> Framing:
+        return Json(self._limits.document, self._format.request.wanted)
+
+    def _sse(self, _first: bytes) -> Framing:
+        return Sse(self._limits.document)
+
+    def _sniffed(self, first: bytes) -> Framing:
+        # By what it is, not by what Content-Type says: some servers label streams as plain text or not at all.
+        streaming = first[0] in _SSE_FIRST_BYTES
+        self._set_streaming(streaming=streaming)
+        return self._sse(first) if streaming else Json(self._limits.document, self._format.response.wanted)
+
+    def _set_streaming(self, *, streaming: bool) -> None:
+        self.facts.streaming = streaming
+        self.revision += 1
+
+    def _request_document(self, item: bytes | Gap) -> None:
+        if isinstance(item, Gap):
+            self.gaps.add(item)
+        elif (document := self._format.request.read(item)) is None:
+            self.gaps.add(Gap.UNPARSABLE)
+        elif model := self._format.requested_model(document):
+            self.facts.requested_model = model
+            self.revision += 1
+
+    def _response_document(self, item: bytes | Gap, now: float) -> None:
+        if isinstance(item, Gap):
+            self.gaps.add(item)
+        elif self.facts.streaming:
+            self._event(item, now)
+        else:
+            self._whole(item)
+
+    def _whole(self, data: bytes) -> None:
+        document = self._format.response.read(data)
+        if document is None:
+            self.gaps.add(Gap.UNPARSABLE)
+            return
+        self._note(document, UsageStatus.REPORTED)
+
+    def _event(self, data: bytes, now: float) -> None:
+        if data == self._format.done:
+            self._complete(now)
+            return
+        awaits_content = self._first_token is None and self._format.content
+        awaits_model = self.facts.response_model is None and self._format.response_model
+        if not (awaits_content or awaits_model or self._format.has_news(data)):
+            return
+        event = (self._format.event if awaits_content else self._format.response).read(data)
+        if event is None:
+            self.gaps.add(Gap.UNPARSABLE)
+            return
+        if awaits_content and self._format.has_content(event):
+            self._first_token = now
+            self.facts.time_to_first_token = now - self._start
+            self.revision += 1
+        self._note(event, UsageStatus.REPORTED if self._format.is_final(event) else UsageStatus.PARTIAL)
+
+    def _note(self, document: Document, status: UsageStatus) -> None:
+        """Take over what a response or an event says of the model and the tokens."""
+        facts = self.facts
+        if self._format.has_error(document):
+            self._failed = True
+        model = self._format.responded_model(document)
+        if model is not None and model != facts.response_model:
+            facts.response_model = model
+            self.revision += 1
+        if counts := self._format.counts(document):
+            self._counts.update(counts)
+            facts.usage = self._format.total(self._counts)
+            facts.usage_status = status
+            self.revision += 1
+
+    def _complete(self, now: float) -> None:
+        """Note that the answer is whole."""
+        if self._end is not None:
+            return
+        self._end = now
+        facts = self.facts
+        if facts.usage_status is UsageStatus.PARTIAL:
+            facts.usage_status = UsageStatus.REPORTED
+            self.revision += 1
+        if self._first_token is not None and (facts.usage.output_tokens or 0) > 1:
+            facts.time_per_output_token = (now - self._first_token) / (facts.usage.output_tokens - 1)
+            self.revision += 1

@@ -1,0 +1,171 @@
+"""What one API's requests and responses look like, as data.
+
+A place is written as the names that lead to it: `usage.prompt_tokens_details.cached_tokens`, and with `[]` after a
+name for each element of an array: `choices[].delta.content`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from extproc.core.document import Document, Reader, Steps, count, steps, text, values
+from extproc.core.facts import Usage
+
+Places = tuple[str, ...]
+"""Alternative places of one value: the first that holds one is taken."""
+
+Sum = tuple[Places, ...]
+"""The terms that make up one count, each with its alternative places. Absent terms are left out of the sum."""
+
+Counts = dict[Places, int]
+"""Terms as reported, by their places; later reports overwrite earlier ones term by term."""
+
+
+@dataclass(frozen=True)
+class Format:
+    """One API: which requests are its own, and where their facts lie."""
+
+    provider: str
+    """Published as `provider`: whose API this is, not who serves it."""
+    api: str
+    """Published as `api`."""
+    operation: str
+    """OpenTelemetry's gen_ai.operation.name
+    (https://opentelemetry.io/docs/specs/semconv/registry/attributes/gen-ai/)."""
+    path: str
+    """Regular expression for the whole path, without its query."""
+    usage: Mapping[str, Sum]
+    """The fields of `Usage` that a response or an event may report."""
+    request_model: Places = ("model",)
+    response_model: Places = ("model",)
+    content: Places = ()
+    """Where a stream's event has content, reasoning or a tool call: the first that is not empty is the first token."""
+    running: str | None = None
+    """Counts in an event that has something at this place are running ones; otherwise they are the final ones."""
+    done: bytes | None = None
+    """The event that ends a stream."""
+    error: Places = ("error",)
+    """Where a response or an event has an error in place of an answer."""
+
+    def claims(self, method: str, path: str) -> bool:
+        """Tell whether a request is this API's; `path` comes without its query."""
+        return method == "POST" and self._path.fullmatch(path) is not None
+
+    @cached_property
+    def request(self) -> Reader:
+        """Reads what is wanted of a request."""
+        return Reader(_roots(self.request_model))
+
+    @cached_property
+    def response(self) -> Reader:
+        """Reads what is wanted of a whole response, and of an event once the first token has been seen."""
+        return Reader(_roots((*self.response_model, *self.error, *self._usage_places, *_optional(self.running))))
+
+    @cached_property
+    def event(self) -> Reader:
+        """Reads what is wanted of an event before the first token."""
+        return Reader(dict.fromkeys((*self.response.wanted, *_roots(self.content))))
+
+    def has_news(self, event: bytes) -> bool:
+        """Tell, without decoding it, whether an event may have counts or an error. May say yes wrongly, never no."""
+        return self._news.search(event) is not None
+
+    def requested_model(self, document: Document) -> str | None:
+        """Return the model that a request names."""
+        return _first_text(document, self._request_model)
+
+    def responded_model(self, document: Document) -> str | None:
+        """Return the model that a response or an event names."""
+        return _first_text(document, self._response_model)
+
+    def has_content(self, event: Document) -> bool:
+        """Tell whether an event brings content, reasoning or a tool call, and not just a role or a sign of life."""
+        return any(value for path in self._content for value in values(event, path))
+
+    def has_error(self, document: Document) -> bool:
+        """Tell whether a response or an event is an error in place of an answer."""
+        return any(value for path in self._error for value in values(document, path))
+
+    def is_final(self, event: Document) -> bool:
+        """Tell whether the counts of an event are the final ones."""
+        return self.running is not None and not any(True for _ in values(event, self._running))
+
+    def counts(self, document: Document) -> Counts:
+        """Return the counts that a response or an event reports, term by term."""
+        counts: Counts = {}
+        for places, paths in self._terms:
+            for path in paths:
+                number = next((n for value in values(document, path) if (n := count(value)) is not None), None)
+                if number is not None:
+                    counts[places] = number
+                    break
+        return counts
+
+    def total(self, counts: Counts) -> Usage:
+        """Add the terms up."""
+        sums: dict[str, int | None] = {}
+        for name, terms in self.usage.items():
+            reported = [counts[places] for places in terms if places in counts]
+            sums[name] = sum(reported) if reported else None
+        usage = Usage(**sums)
+        if usage.total_tokens is None and usage.input_tokens is not None and usage.output_tokens is not None:
+            sums["total_tokens"] = usage.input_tokens + usage.output_tokens
+            usage = Usage(**sums)
+        return usage
+
+    @cached_property
+    def _path(self) -> re.Pattern[str]:
+        return re.compile(self.path)
+
+    @cached_property
+    def _news(self) -> re.Pattern[bytes]:
+        names = "|".join(re.escape(name) for name in _roots((*self._usage_places, *self.error)))
+        # A value that is not null. Inside a string the name's closing quote would be escaped.
+        return re.compile(rf'"(?:{names})"\s*:\s*[^\sn]'.encode())
+
+    @property
+    def _usage_places(self) -> Iterator[str]:
+        return (place for terms in self.usage.values() for places in terms for place in places)
+
+    @cached_property
+    def _terms(self) -> tuple[tuple[Places, tuple[Steps, ...]], ...]:
+        return tuple((places, _paths(places)) for terms in self.usage.values() for places in terms)
+
+    @cached_property
+    def _request_model(self) -> tuple[Steps, ...]:
+        return _paths(self.request_model)
+
+    @cached_property
+    def _response_model(self) -> tuple[Steps, ...]:
+        return _paths(self.response_model)
+
+    @cached_property
+    def _content(self) -> tuple[Steps, ...]:
+        return _paths(self.content)
+
+    @cached_property
+    def _error(self) -> tuple[Steps, ...]:
+        return _paths(self.error)
+
+    @cached_property
+    def _running(self) -> Steps:
+        return steps(self.running or "")
+
+
+def _optional(place: str | None) -> Places:
+    return () if place is None else (place,)
+
+
+def _paths(places: Places) -> tuple[Steps, ...]:
+    return tuple(steps(place) for place in places)
+
+
+def _roots(places: Sequence[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(steps(place)[0] for place in places))
+
+
+def _first_text(document: Document, paths: tuple[Steps, ...]) -> str | None:
+    return next((name for path in paths for value in values(document, path) if (name := text(value))), None)

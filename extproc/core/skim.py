@@ -1,0 +1,151 @@
+r"""A JSON document of any length, reduced to the few members that are wanted of it.
+
+Prompts carry pictures and answers carry vectors: documents of 20 MB with a model name in front or token counts at the
+end. This reader keeps the wanted members of the top-level object and lets all else go by. Its memory is bounded by
+`MEMBER`, its time is linear, and it does not recurse, so depth is no matter.
+
+Grammar: RFC 8259. What is between quotes is skipped by searching for the next quote or backslash. Outside quotes only
+brackets, commas and colons matter, and below the top level only brackets: there they are counted, not visited.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator
+
+MEMBER = 64 * 1024
+"""Longest wanted member kept, in bytes; a longer one is let go."""
+
+_KEY = 256
+"""Longest key looked at, in bytes. No wanted key is that long."""
+
+_QUOTE = ord('"')
+_IN_STRING = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
+_STRUCTURE = re.compile(rb'["{}\[\],:]')
+_BRACKET = re.compile(rb"[{}\[\]]")
+
+
+class Skimmer:
+    """Reads a document chunk by chunk; `document()` is what is left of it."""
+
+    def __init__(self, wanted: Collection[str]) -> None:
+        self._wanted = {b'"' + name.encode() + b'"' for name in wanted}
+        self._kept: dict[bytes, bytes] = {}
+        self._depth = 0
+        self._ended = False
+        self._in_string = False
+        self._escaped = False
+        self._is_object = False
+        self._key: bytes | None = None  # the key whose value is being read
+        self._text: bytearray | None = bytearray()  # the key or wanted value so far; None when it is let go
+
+    def feed(self, data: bytes) -> None:
+        """Take the next bytes of the document."""
+        position = 0
+        while position < len(data) and not self._ended:
+            position = self._string(data, position) if self._in_string else self._structure(data, position)
+
+    @property
+    def complete(self) -> bool:
+        """Whether the end of a JSON object has been seen."""
+        return self._ended and self._is_object
+
+    def members(self) -> Iterator[tuple[str, bytes]]:
+        """Yield the wanted members whose values have ended, undecoded."""
+        return ((key[1:-1].decode(), value) for key, value in self._kept.items())
+
+    def document(self) -> bytes:
+        """Return the wanted members whose values have ended, as a JSON object."""
+        return b"{" + b",".join(key + b":" + value for key, value in self._kept.items()) + b"}"
+
+    def _string(self, data: bytes, position: int) -> int:
+        """Skip to the end of a string; return where reading goes on."""
+        start = position
+        if self._escaped:
+            self._escaped = False
+            position += 1
+        end = _IN_STRING.match(data, position).end()  # type: ignore[union-attr] - it matches the empty string
+        if end < len(data):
+            self._in_string = data[end] != _QUOTE
+            self._escaped = self._in_string  # a backslash as the last byte
+            end += 1
+        self._keep(data, start, end)
+        return end
+
+    def _structure(self, data: bytes, position: int) -> int:
+        """Read up to and with the next structural character; return where reading goes on."""
+        if self._depth > 1:
+            return self._below(data, position)
+        match = _STRUCTURE.search(data, position)
+        if match is None:
+            if self._depth:
+                self._keep(data, position, len(data))
+            return len(data)
+        end = match.end()
+        character = match[0]
+        if self._depth == 0:
+            self._begin(character)
+        elif character == b'"':
+            self._in_string = True
+            self._keep(data, position, end)
+        elif character in b"{[":
+            self._keep(data, position, end)
+            self._depth += 1
+        elif character == b":" and self._key is None:
+            self._keep(data, position, match.start())
+            self._key = self._take()
+            self._text = bytearray() if self._key in self._wanted else None
+        elif character in b"}],":
+            self._keep(data, position, match.start())
+            self._member_ends()
+            if character != b",":
+                self._ended = True
+        return end
+
+    def _begin(self, character: bytes) -> None:
+        self._is_object = character == b"{"
+        self._ended = not self._is_object  # nothing else has members
+        self._depth = 1
+
+    def _below(self, data: bytes, position: int) -> int:
+        """Skip what lies between two strings below the top level by counting its brackets."""
+        quote = data.find(b'"', position)
+        end = len(data) if quote < 0 else quote
+        closing = data.count(b"}", position, end) + data.count(b"]", position, end)
+        if self._depth - closing > 1:
+            self._depth += data.count(b"{", position, end) + data.count(b"[", position, end) - closing
+        else:
+            # It may come back to the top level: look at each bracket.
+            for match in _BRACKET.finditer(data, position, end):
+                self._depth += 1 if match[0] in b"{[" else -1
+                if self._depth == 1:
+                    end = match.end()
+                    self._keep(data, position, end)
+                    return end
+        if quote >= 0:
+            self._in_string = True
+            end += 1
+        self._keep(data, position, end)
+        return end
+
+    def _keep(self, data: bytes, start: int, end: int) -> None:
+        if self._text is None:
+            return
+        limit = _KEY if self._key is None else MEMBER
+        if len(self._text) + end - start > limit:
+            self._text = None
+        else:
+            self._text += data[start:end]
+
+    def _take(self) -> bytes:
+        text, self._text = self._text, None
+        return bytes(text).strip() if text is not None else b""
+
+    def _member_ends(self) -> None:
+        if self._key in self._wanted:
+            # As with any JSON reader, the last of several members with one name counts.
+            self._kept.pop(self._key, None)
+            if self._text is not None:
+                self._kept[self._key] = self._take()
+        self._key = None
+        self._text = bytearray()

@@ -1,0 +1,75 @@
+"""`GET /metrics` over HTTP, in threads of its own so that a slow reader holds up nobody."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterable
+from socketserver import ThreadingMixIn
+from threading import Thread
+from typing import TYPE_CHECKING
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
+
+from extproc.metrics import CONTENT_TYPE
+from extproc.settings import host_and_port
+
+if TYPE_CHECKING:
+    from wsgiref.types import StartResponse, WSGIEnvironment
+
+_READ_SECONDS = 10
+
+
+class MetricsServer:
+    """Serves a text at /metrics until it is closed."""
+
+    def __init__(self, address: str, text: Callable[[], bytes]) -> None:
+        """Listen on HOST:PORT.
+
+        Raises:
+            OSError: nobody can listen there.
+        """
+        host, port = host_and_port(address)
+        family, _, _, _, bound = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        self._server = type("_Server", (_Server,), {"address_family": family})(bound[:2], _Quiet)
+        self._server.set_app(_app(text))
+        self.url = f"http://{address.rpartition(':')[0]}:{self._server.server_port}/metrics"
+        self._thread = Thread(target=self._server.serve_forever, name="metrics", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop serving."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    daemon_threads = True
+
+    def server_bind(self) -> None:
+        # As WSGIServer does it, without asking DNS for this host's name.
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.socket.bind(self.server_address)
+        self.server_address = self.socket.getsockname()
+        self.server_name, self.server_port = self.server_address[:2]
+        self.setup_environ()
+
+
+class _Quiet(WSGIRequestHandler):
+    timeout = _READ_SECONDS
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
+        """Log nothing."""
+
+
+def _app(text: Callable[[], bytes]) -> Callable[[WSGIEnvironment, StartResponse], Iterable[bytes]]:
+    def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        if environ["PATH_INFO"] != "/metrics":
+            status, content_type, body = "404 Not Found", "text/plain", b"metrics are at /metrics\n"
+        elif environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
+            status, content_type, body = "405 Method Not Allowed", "text/plain", b"only GET is allowed\n"
+        else:
+            status, content_type, body = "200 OK", CONTENT_TYPE, text()
+        start_response(status, [("Content-Type", content_type), ("Content-Length", str(len(body)))])
+        return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]
+
+    return app

@@ -1,0 +1,164 @@
+"""What the server counts and how it is shown: Prometheus's classic text format.
+
+Token counters have the names of the contract, which end in no `_total`; OpenTelemetry's GenAI metrics have its names
+and recommended buckets (https://opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-metrics/), dots as underscores.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
+
+from extproc import __version__
+from extproc.core.facts import Gap, Outcome, Record
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+_SOURCE = (
+    "llmproxy_source_workload",
+    "llmproxy_source_workload_namespace",
+    "llmproxy_destination_service",
+    "llmproxy_model",
+)
+_GEN_AI = ("gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model", "gen_ai_response_model")
+
+_TOKENS = [4.0**n for n in range(14)]
+_DURATION = [0.01 * 2**n for n in range(14)]
+_FIRST_TOKEN = [0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0]
+_PER_TOKEN = [0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5]
+_MESSAGE = [0.00001 * 4**n for n in range(9)]
+
+# The library gives every counter the suffix of OpenMetrics; ours carry the names of the contract.
+_SUFFIX = re.compile(rb"^((?:# (?:HELP|TYPE) )?(?:asm_llm_proxy|extproc)_\w+?)_total(?=[ {])", re.MULTILINE)
+
+
+class Labels(NamedTuple):
+    """Who called what, as bounded label values."""
+
+    source_workload: str
+    source_namespace: str
+    destination: str
+    model: str
+    response_model: str
+
+
+class Metrics:
+    """The counters of one process, in a registry of its own."""
+
+    def __init__(self) -> None:
+        disable_created_metrics()
+        self._registry = registry = CollectorRegistry()
+
+        def counter(name: str, text: str, labels: tuple[str, ...]) -> Counter:
+            return Counter(name, text, labels, registry=registry)
+
+        def histogram(name: str, text: str, labels: tuple[str, ...], buckets: list[float]) -> Histogram:
+            return Histogram(name, text, labels, buckets=buckets, registry=registry)
+
+        self._tokens = {
+            "input_tokens": counter("asm_llm_proxy_prompt_tokens", "Input tokens, cached ones included.", _SOURCE),
+            "output_tokens": counter("asm_llm_proxy_completion_tokens", "Output tokens, with reasoning.", _SOURCE),
+            "cached_input_tokens": counter(
+                "asm_llm_proxy_cached_prompt_tokens", "Input tokens read from a cache.", _SOURCE
+            ),
+            "cache_creation_input_tokens": counter(
+                "asm_llm_proxy_cache_creation_prompt_tokens", "Input tokens written to a cache.", _SOURCE
+            ),
+            "reasoning_output_tokens": counter(
+                "asm_llm_proxy_reasoning_completion_tokens", "Output tokens spent on reasoning.", _SOURCE
+            ),
+        }
+        self._requests = counter(
+            "asm_llm_proxy_requests", "Calls to models that ended.", (*_SOURCE, "outcome", "usage", "response_code")
+        )
+        self._usage = histogram(
+            "gen_ai_client_token_usage", "Tokens used by a call.", (*_GEN_AI, "gen_ai_token_type"), _TOKENS
+        )
+        self._duration = histogram(
+            "gen_ai_server_request_duration_seconds", "Duration of a call.", (*_GEN_AI, "error_type"), _DURATION
+        )
+        self._first_token = histogram(
+            "gen_ai_server_time_to_first_token_seconds", "Time to the first token of a stream.", _GEN_AI, _FIRST_TOKEN
+        )
+        self._per_token = histogram(
+            "gen_ai_server_time_per_output_token_seconds",
+            "Time per output token of a stream after the first.",
+            _GEN_AI,
+            _PER_TOKEN,
+        )
+        self.streams_open = Gauge("extproc_streams_open", "Streams from Envoy that are open.", registry=registry)
+        self._messages = counter("extproc_messages", "Messages from Envoy.", ("phase",))
+        self._message_seconds = histogram(
+            "extproc_message_seconds", "Time to answer a message from Envoy.", ("phase",), _MESSAGE
+        )
+        self._errors = counter("extproc_errors", "Messages answered in spite of a fault of this server.", ("phase",))
+        self._gaps = counter("extproc_gaps", "Exchanges of which something is not known, by the reason.", ("gap",))
+        self._overflows = counter(
+            "extproc_label_overflows", "Label values that were called `other`.", ("label",)
+        )
+        build = Gauge("extproc_build_info", "The version of this server.", ("version",), registry=registry)
+        build.labels(__version__).set(1)
+        ProcessCollector(registry=registry)
+        for gap in Gap:
+            self._gaps.labels(gap)
+
+    def message(self, phase: str, seconds: float) -> None:
+        """Count a message from Envoy that was answered in so many seconds."""
+        self._messages.labels(phase).inc()
+        self._message_seconds.labels(phase).observe(seconds)
+
+    def error(self, phase: str) -> None:
+        """Count a fault of our own."""
+        self._errors.labels(phase).inc()
+
+    def gap(self, gap: Gap) -> None:
+        """Count an exchange of which something is not known."""
+        self._gaps.labels(gap).inc()
+
+    def overflow(self, label: str) -> None:
+        """Count a label value that was called `other`."""
+        self._overflows.labels(label).inc()
+
+    def record(self, record: Record, labels: Labels) -> None:
+        """Count an exchange that ended."""
+        facts, usage = record.facts, record.facts.usage
+        source = labels[:4]
+        gen_ai = (facts.operation, facts.provider, labels.model, labels.response_model)
+        self._requests.labels(*source, record.outcome, facts.usage_status, str(record.status)).inc()
+        for name, counter in self._tokens.items():
+            tokens = getattr(usage, name)
+            if tokens is not None:
+                counter.labels(*source).inc(tokens)
+        for token_type, tokens in (("input", usage.input_tokens), ("output", usage.output_tokens)):
+            if tokens is not None:
+                self._usage.labels(*gen_ai, token_type).observe(tokens)
+        self._duration.labels(*gen_ai, _error_type(record)).observe(record.duration)
+        if facts.time_to_first_token is not None:
+            self._first_token.labels(*gen_ai).observe(facts.time_to_first_token)
+        if facts.time_per_output_token is not None:
+            self._per_token.labels(*gen_ai).observe(facts.time_per_output_token)
+
+    def exposition(self) -> bytes:
+        """Return all metrics in the classic text format."""
+        return _SUFFIX.sub(rb"\1", generate_latest(self._registry))
+
+
+def _error_type(record: Record) -> str:
+    # https://opentelemetry.io/docs/specs/semconv/registry/attributes/error/: the status of a failed call, else `_OTHER`
+    match record.outcome:
+        case Outcome.COMPLETE:
+            return ""
+        case Outcome.ERROR if record.status >= 400:  # noqa: PLR2004 - RFC 9110, section 15: an error status
+            return str(record.status)
+        case _:
+            return "_OTHER"

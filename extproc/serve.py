@@ -1,0 +1,72 @@
+"""The life of the server: start, say so, serve, drain, stop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+
+import uvloop
+from pythonjsonlogger.json import JsonFormatter
+
+from extproc import formats
+from extproc.exposition import MetricsServer
+from extproc.metrics import Metrics
+from extproc.settings import Settings
+from extproc.stream import Observer
+from extproc.transport.grpcio import GrpcioTransport
+
+
+class ServeError(Exception):
+    """The server cannot start; the message says why."""
+
+
+def serve(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT, then drain; a second signal cuts the draining short.
+
+    Raises:
+        ServeError: an address cannot be listened on.
+    """
+    _log_as_json(settings.log_level)
+    uvloop.run(_serve(settings))
+
+
+async def _serve(settings: Settings) -> None:
+    metrics = Metrics()
+    transport = GrpcioTransport(Observer(settings, metrics, formats.find))
+    try:
+        metrics_server = MetricsServer(settings.metrics, metrics.exposition)
+    except OSError as error:
+        raise ServeError(f"cannot serve metrics on {settings.metrics}: {error.strerror or error}") from None
+    try:
+        address = await transport.start(settings.listen)
+    except OSError as error:
+        metrics_server.close()
+        raise ServeError(f"cannot listen on {settings.listen}: {error.strerror or error}") from None
+    stopping = [asyncio.Event(), asyncio.Event()]
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, _set_next, stopping)
+    print(f"extproc is ready: ext_proc on {address}, metrics on {metrics_server.url}", file=sys.stderr, flush=True)
+    await stopping[0].wait()
+    draining = asyncio.create_task(transport.stop(settings.drain_seconds))
+    hurry = asyncio.create_task(stopping[1].wait())
+    await asyncio.wait({draining, hurry}, return_when=asyncio.FIRST_COMPLETED)
+    if not draining.done():
+        await transport.stop(0)
+        await draining
+    hurry.cancel()
+    metrics_server.close()
+
+
+def _set_next(events: list[asyncio.Event]) -> None:
+    for event in events:
+        if not event.is_set():
+            event.set()
+            return
+
+
+def _log_as_json(level: str) -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)

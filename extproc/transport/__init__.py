@@ -1,0 +1,1 @@
+"""The ways in which Envoy's messages reach a `Stream`."""

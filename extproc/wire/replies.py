@@ -1,0 +1,60 @@
+"""What the server answers: never a change to the exchange, sometimes metadata.
+
+Replies without metadata are encoded once, here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from extproc.wire.ext_proc_pb2 import ProcessingMode, ProcessingResponse, Unchanged
+
+Metadata = Mapping[str, str | int | float | bool]
+"""Flat: Envoy merges the keys of a namespace one by one, and no deeper."""
+
+PHASES = (
+    "request_headers",
+    "request_body",
+    "request_trailers",
+    "response_headers",
+    "response_body",
+    "response_trailers",
+)
+"""The messages of an exchange, by the names that both directions of the protocol give them."""
+
+# An override sets both body modes, whatever it says of the others; the header modes of its own phase are past.
+_IGNORE = ProcessingMode(
+    response_header_mode=ProcessingMode.SKIP,
+    request_body_mode=ProcessingMode.NONE,
+    response_body_mode=ProcessingMode.NONE,
+    request_trailer_mode=ProcessingMode.SKIP,
+    response_trailer_mode=ProcessingMode.SKIP,
+)
+
+
+def _unchanged(phase: str, mode: ProcessingMode | None = None) -> ProcessingResponse:
+    response = ProcessingResponse(mode_override=mode)
+    getattr(response, phase).CopyFrom(Unchanged())
+    return response
+
+
+UNCHANGED: Mapping[str, bytes] = {phase: _unchanged(phase).SerializeToString() for phase in PHASES}
+"""By phase: go on."""
+
+IGNORE: bytes = _unchanged("request_headers", _IGNORE).SerializeToString()
+"""To a request's headers: go on, and tell me no more of this exchange."""
+
+def with_metadata(reply: bytes, namespace: str, metadata: Metadata) -> bytes:
+    """Return a reply that also sets `metadata`; Envoy keeps it if its configuration lists the namespace."""
+    response = ProcessingResponse()
+    fields = response.dynamic_metadata.fields[namespace].struct_value.fields
+    for key, value in metadata.items():
+        if isinstance(value, str):
+            fields[key].string_value = value
+        elif isinstance(value, bool):
+            fields[key].bool_value = value
+        else:
+            fields[key].number_value = value
+    # Messages of one type, one after the other, are one message with the fields of both:
+    # https://protobuf.dev/programming-guides/encoding/#last-one-wins
+    return reply + response.SerializeToString()
