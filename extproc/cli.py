@@ -12,7 +12,7 @@ from extproc import __version__
 from extproc.settings import DEFAULTS, NAMES, TEXTS, SettingsError, load, parse
 
 
-class _Setting(click.ParamType):
+class _Setting(click.ParamType[object]):
     """A setting given as an option, checked as from anywhere else."""
 
     name = "value"

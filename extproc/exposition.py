@@ -49,8 +49,8 @@ class _Server(ThreadingMixIn, WSGIServer):
         # As WSGIServer does it, without asking DNS for this host's name.
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self.socket.bind(self.server_address)
-        self.server_address = self.socket.getsockname()
-        self.server_name, self.server_port = self.server_address[:2]
+        self.server_address = address = self.socket.getsockname()
+        self.server_name, self.server_port = address[:2]
         self.setup_environ()
 
 

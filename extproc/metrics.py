@@ -56,7 +56,7 @@ class Metrics:
     """The counters of one process, in a registry of its own."""
 
     def __init__(self) -> None:
-        disable_created_metrics()
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         self._registry = registry = CollectorRegistry()
 
         def counter(name: str, text: str, labels: tuple[str, ...]) -> Counter:
@@ -103,9 +103,7 @@ class Metrics:
         )
         self._errors = counter("extproc_errors", "Messages answered in spite of a fault of this server.", ("phase",))
         self._gaps = counter("extproc_gaps", "Exchanges of which something is not known, by the reason.", ("gap",))
-        self._overflows = counter(
-            "extproc_label_overflows", "Label values that were called `other`.", ("label",)
-        )
+        self._overflows = counter("extproc_label_overflows", "Label values that were called `other`.", ("label",))
         build = Gauge("extproc_build_info", "The version of this server.", ("version",), registry=registry)
         build.labels(__version__).set(1)
         ProcessCollector(registry=registry)

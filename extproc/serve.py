@@ -47,7 +47,8 @@ async def _serve(settings: Settings) -> None:
     stopping = [asyncio.Event(), asyncio.Event()]
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, _set_next, stopping)
-    print(f"extproc is ready: ext_proc on {address}, metrics on {metrics_server.url}", file=sys.stderr, flush=True)
+    sys.stderr.write(f"extproc is ready: ext_proc on {address}, metrics on {metrics_server.url}\n")
+    sys.stderr.flush()
     await stopping[0].wait()
     draining = asyncio.create_task(transport.stop(settings.drain_seconds))
     hurry = asyncio.create_task(stopping[1].wait())

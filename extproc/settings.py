@@ -68,16 +68,14 @@ TYPES: Mapping[str, object] = get_type_hints(Settings)
 """By name: `str`, `int`, `float`, or a tuple of strings."""
 
 
-def load(
-    options: Mapping[str, object], environment: Mapping[str, str], file: Path | None
-) -> Settings:
+def load(options: Mapping[str, object], environment: Mapping[str, str], file: Path | None) -> Settings:
     """Put the settings together; `options` are those given on the command line.
 
     Raises:
         SettingsError: a name is not known, or a value not allowed; the message says where it stood.
     """
-    merged = {**_from_file(file), **_from_environment(environment), **options}
-    return Settings(**merged)  # type: ignore[arg-type] - check() has seen to the types
+    merged: dict[str, Any] = {**_from_file(file), **_from_environment(environment), **options}
+    return Settings(**merged)
 
 
 def check(name: str, value: object) -> None:

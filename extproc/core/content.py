@@ -38,7 +38,7 @@ class Identity:
         yield data
 
     def end(self) -> Gap | None:
-        """Nothing can be missing."""
+        """Say that nothing is missing."""
         return None
 
 
@@ -101,7 +101,7 @@ class Unknown:
         yield Gap.UNKNOWN_ENCODING
 
     def end(self) -> Gap | None:
-        """The gap has been named, or the body was empty."""
+        """Say nothing more: the gap has been named, or the body was empty."""
         return None
 
 

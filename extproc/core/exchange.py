@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from extproc.core.body import Body, Choose
 from extproc.core.content import decoder
+from extproc.core.document import Document
 from extproc.core.facts import Facts, Gap, Outcome, Record, UsageStatus
 from extproc.core.format import Counts, Format
 from extproc.core.framing import Framing, Json, Sse
@@ -197,6 +198,7 @@ class Exchange:
         if facts.usage_status is UsageStatus.PARTIAL:
             facts.usage_status = UsageStatus.REPORTED
             self.revision += 1
-        if self._first_token is not None and (facts.usage.output_tokens or 0) > 1:
-            facts.time_per_output_token = (now - self._first_token) / (facts.usage.output_tokens - 1)
+        after_first = (facts.usage.output_tokens or 0) - 1
+        if self._first_token is not None and after_first > 0:
+            facts.time_per_output_token = (now - self._first_token) / after_first
             self.revision += 1

@@ -64,7 +64,8 @@ class Skimmer:
         if self._escaped:
             self._escaped = False
             position += 1
-        end = _IN_STRING.match(data, position).end()  # type: ignore[union-attr] - it matches the empty string
+        # Matches the empty string too, and so always.
+        end = _IN_STRING.match(data, position).end()  # type: ignore[union-attr]
         if end < len(data):
             self._in_string = data[end] != _QUOTE
             self._escaped = self._in_string  # a backslash as the last byte

@@ -30,7 +30,11 @@ class GrpcioTransport:
         self._health = health.HealthServicer()
         self._server = grpc.aio.server(options=_OPTIONS)
         self._server.add_generic_rpc_handlers(
-            [grpc.method_handlers_generic_handler(SERVICE, {"Process": grpc.stream_stream_rpc_method_handler(self._process)})]
+            [
+                grpc.method_handlers_generic_handler(
+                    SERVICE, {"Process": grpc.stream_stream_rpc_method_handler(self._process)}
+                )
+            ]
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
 

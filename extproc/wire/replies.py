@@ -44,6 +44,7 @@ UNCHANGED: Mapping[str, bytes] = {phase: _unchanged(phase).SerializeToString() f
 IGNORE: bytes = _unchanged("request_headers", _IGNORE).SerializeToString()
 """To a request's headers: go on, and tell me no more of this exchange."""
 
+
 def with_metadata(reply: bytes, namespace: str, metadata: Metadata) -> bytes:
     """Return a reply that also sets `metadata`; Envoy keeps it if its configuration lists the namespace."""
     response = ProcessingResponse()
