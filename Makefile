@@ -7,13 +7,16 @@ SHELL  := /bin/sh
 .DEFAULT_GOAL := help
 
 help: ## Explain the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.demo ## Show the main job on a real Envoy (KEEP=1 keeps it running)
 	@$(BIN)/extproc demo $(if $(KEEP),--keep)
 
 test: $(VENV)/.test ## Run all tests (ARGS="-k gzip" to choose)
-	@$(BIN)/pytest -n auto $(ARGS)
+	@$(BIN)/pytest -n auto --dist loadfile $(ARGS)
+
+compose-test: $(VENV)/.test ## Try the stack of deploy/docker-compose.yml (COMPOSE_REQUIRED=1: fail without Docker)
+	@$(BIN)/pytest tests/compose $(ARGS)
 
 coverage: $(VENV)/.test ## Tests of the core and the formats, with their line and branch coverage
 	@$(BIN)/pytest -q tests/core tests/formats --cov=extproc.core --cov=extproc.formats \
@@ -46,4 +49,4 @@ $(VENV)/.test: $(VENV)/bin/python pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[demo,test,real]'
 	@touch $@ $(VENV)/.demo
 
-.PHONY: help demo test coverage lint format wire clean
+.PHONY: help demo test compose-test coverage lint format wire clean

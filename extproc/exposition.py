@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import socket
+import logging
+import sys
 from collections.abc import Callable, Iterable
+from socket import socket
 from socketserver import ThreadingMixIn
 from threading import Thread
 from typing import TYPE_CHECKING
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
+from extproc.listening import bound
 from extproc.metrics import CONTENT_TYPE
-from extproc.settings import host_and_port
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIEnvironment
 
 _READ_SECONDS = 10
+
+_log = logging.getLogger(__name__)
 
 
 class MetricsServer:
@@ -27,10 +31,7 @@ class MetricsServer:
         Raises:
             OSError: nobody can listen there.
         """
-        host, port = host_and_port(address)
-        family, _, _, _, bound = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        self._server = type("_Server", (_Server,), {"address_family": family})(bound[:2], _Quiet)
-        self._server.set_app(_app(text))
+        self._server = _Server(bound(address), text)
         self.url = f"http://{address.rpartition(':')[0]}:{self._server.server_port}/metrics"
         self._thread = Thread(target=self._server.serve_forever, name="metrics", daemon=True)
         self._thread.start()
@@ -45,13 +46,21 @@ class MetricsServer:
 class _Server(ThreadingMixIn, WSGIServer):
     daemon_threads = True
 
-    def server_bind(self) -> None:
+    def __init__(self, listener: socket, text: Callable[[], bytes]) -> None:
+        super().__init__(listener.getsockname(), _Quiet, bind_and_activate=False)
+        self.socket.close()
+        self.socket = listener
         # As WSGIServer does it, without asking DNS for this host's name.
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self.socket.bind(self.server_address)
-        self.server_address = address = self.socket.getsockname()
-        self.server_name, self.server_port = address[:2]
+        self.server_name, self.server_port = listener.getsockname()[:2]
         self.setup_environ()
+        self.set_app(_app(text))
+        self.server_activate()
+
+    def handle_error(self, *_: object) -> None:
+        """Log a fault; a client that is slow or gone is none."""
+        fault = sys.exception()
+        if not isinstance(fault, OSError):
+            _log.error("fault in this server", exc_info=fault)
 
 
 class _Quiet(WSGIRequestHandler):

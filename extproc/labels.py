@@ -59,6 +59,7 @@ class BoundedLabel:
 
 
 def host(authority: str) -> str:
-    """Return the host of an `:authority`, without its port (RFC 3986, section 3.2), in lower case."""
+    """Return the host of an `:authority`, without its port and user (RFC 3986, section 3.2), in lower case."""
+    authority = authority.rpartition("@")[2]
     name, colon, port = authority.rpartition(":")
     return (name if colon and (port.isdigit() or not port) else authority).lower()

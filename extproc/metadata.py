@@ -7,7 +7,7 @@ from extproc.labels import clean
 from extproc.wire.replies import Metadata
 
 
-def metadata(facts: Facts, model_tag: str | None) -> Metadata:
+def metadata(facts: Facts, model_tag: str) -> Metadata:
     """Return the facts under the names of the contract; times in milliseconds."""
     usage = facts.usage
     known: dict[str, str | float | None] = {

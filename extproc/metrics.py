@@ -21,6 +21,11 @@ from prometheus_client import (
 
 from extproc import __version__
 from extproc.core.facts import Gap, Outcome, Record
+from extproc.labels import UNKNOWN
+from extproc.wire.replies import PHASES
+
+BOUNDED = ("source_workload", "source_workload_namespace", "destination_service", "model", "response_model")
+"""The labels whose values others choose."""
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -107,8 +112,13 @@ class Metrics:
         build = Gauge("extproc_build_info", "The version of this server.", ("version",), registry=registry)
         build.labels(__version__).set(1)
         ProcessCollector(registry=registry)
+        # Those that should stay at 0 are there from the start, so that a first one is seen to come.
         for gap in Gap:
             self._gaps.labels(gap)
+        for phase in (*PHASES, UNKNOWN, "close"):
+            self._errors.labels(phase)
+        for label in BOUNDED:
+            self._overflows.labels(label)
 
     def message(self, phase: str, seconds: float) -> None:
         """Count a message from Envoy that was answered in so many seconds."""

@@ -50,13 +50,7 @@ async def _serve(settings: Settings) -> None:
     sys.stderr.write(f"extproc is ready: ext_proc on {address}, metrics on {metrics_server.url}\n")
     sys.stderr.flush()
     await stopping[0].wait()
-    draining = asyncio.create_task(transport.stop(settings.drain_seconds))
-    hurry = asyncio.create_task(stopping[1].wait())
-    await asyncio.wait({draining, hurry}, return_when=asyncio.FIRST_COMPLETED)
-    if not draining.done():
-        await transport.stop(0)
-        await draining
-    hurry.cancel()
+    await transport.stop(settings.drain_seconds, stopping[1])
     metrics_server.close()
 
 

@@ -106,6 +106,7 @@ def host_and_port(address: str) -> tuple[str, int]:
         raise ValueError(address)
     if ":" in host and not (host.startswith("[") and host.endswith("]")):
         raise ValueError(address)
+    host.encode("idna")  # a UnicodeError is a ValueError
     return host.removeprefix("[").removesuffix("]"), int(port)
 
 

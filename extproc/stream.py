@@ -21,7 +21,7 @@ from extproc.metadata import metadata
 from extproc.metrics import Labels, Metrics
 from extproc.settings import Settings
 from extproc.wire.ext_proc_pb2 import HeaderMap, ProcessingRequest
-from extproc.wire.replies import IGNORE, UNCHANGED, with_metadata
+from extproc.wire.replies import IGNORE, UNCHANGED, WATCH, with_metadata
 
 Find = Callable[[str, str], Format | None]
 """Finds the format that claims a request, by its method and its path without the query."""
@@ -66,7 +66,7 @@ class Stream:
         self._exchange: Exchange | None = None
         self._faulty = False
         self._model: str | None = None
-        self._tag: str | None = None
+        self._tag = UNKNOWN
         self._published = 0  # the revision of the facts that Envoy has
         self._labels = (UNKNOWN, UNKNOWN, UNKNOWN)  # workload, its namespace, destination
         observer.metrics.streams_open.inc()
@@ -75,15 +75,13 @@ class Stream:
         """Return the reply to a message; `None` if Envoy wants none. Never raises."""
         now = monotonic()
         metrics = self._observer.metrics
-        phase, reply = "unknown", b""
+        phase, reply, wanted = UNKNOWN, b"", True
         try:
             message = ProcessingRequest.FromString(data)
             phase = message.WhichOneof("request") or phase
-            reply = UNCHANGED.get(phase, reply)
+            reply, wanted = UNCHANGED.get(phase, reply), not message.observability_mode
             if not self._faulty:
-                reply = self._reply(phase, message, now, reply)
-            if message.observability_mode:
-                return None
+                reply = self._reply(phase, message, now)
         except DecodeError:
             metrics.error(phase)
             _log.warning("a message is no ProcessingRequest", extra={"bytes": len(data)})
@@ -91,7 +89,7 @@ class Stream:
             self._fault(phase, fault)
         finally:
             metrics.message(phase, monotonic() - now)
-        return reply
+        return reply if wanted else None
 
     def close(self) -> None:
         """Count the exchange if it has not come to its end. Never raises."""
@@ -101,19 +99,19 @@ class Stream:
             self._fault("close", fault)
         self._observer.metrics.streams_open.dec()
 
-    def _reply(self, phase: str, message: ProcessingRequest, now: float, unchanged: bytes) -> bytes:
-        if phase == "request_headers":
-            self._begin(message, now)
-        elif self._exchange is not None:
+    def _reply(self, phase: str, message: ProcessingRequest, now: float) -> bytes:
+        if self._exchange is not None:
             _advance(self._exchange, phase, message, now)
+        elif phase == "request_headers":
+            self._begin(message, now)
         exchange = self._exchange
         if exchange is None:
-            return IGNORE if phase == "request_headers" else unchanged
-        reply = unchanged
+            return IGNORE if phase == "request_headers" else UNCHANGED.get(phase, b"")
+        reply = WATCH.get(phase, b"")
         if exchange.revision != self._published:
             self._published = exchange.revision
             facts = metadata(exchange.facts, self._model_tag(exchange.facts.request_model))
-            reply = with_metadata(unchanged, self._observer.metadata_namespace, facts)
+            reply = with_metadata(reply, self._observer.metadata_namespace, facts)
         if exchange.ended:
             # Before the reply goes out: whoever sees the response's end finds it counted.
             self._record(now)
@@ -146,15 +144,13 @@ class Stream:
         if exchange is None or (record := exchange.finish(now)) is None:
             return
         observer = self._observer
-        model = self._model_tag(record.facts.request_model) or UNKNOWN
+        model = self._model_tag(record.facts.request_model)
         response_model = observer.response_model(record.facts.response_model)
         observer.metrics.record(record, Labels(*self._labels, model, response_model))
         for gap in exchange.gaps:
             observer.metrics.gap(gap)
 
-    def _model_tag(self, model: str | None) -> str | None:
-        if model is None:
-            return None
+    def _model_tag(self, model: str | None) -> str:
         if model != self._model:
             self._model, self._tag = model, self._observer.model(model)
         return self._tag

@@ -8,7 +8,6 @@ same whether they came whole or skimmed. Measured against whole-document decodin
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import suppress
 
 import msgspec
 
@@ -53,8 +52,10 @@ class Reader:
 def _decoded(members: Iterable[tuple[str, bytes | msgspec.Raw]]) -> Document:
     document: dict[str, object] = {}
     for name, raw in members:
-        with suppress(msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+        try:
             document[name] = _decode(raw)
+        except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+            continue
     return document
 
 

@@ -7,6 +7,7 @@ asks for the facts whenever it likes. No order and no input makes a method raise
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -20,6 +21,8 @@ from extproc.core.framing import Framing, Json, Sse
 Headers = Mapping[str, str]
 """Names in lower case, pseudo-headers included; of a repeated header, the last."""
 
+_STATUS = re.compile("[0-9]{3}")
+_LENGTH = re.compile("[0-9]{1,18}")
 _FIRST_ERROR = 400
 _SSE_FIRST_BYTES = b":deir"  # a comment, data, event, id, retry; no JSON document begins with one of them
 
@@ -51,6 +54,8 @@ class Exchange:
         self._first_token: float | None = None
         self._counts: Counts = {}
         self._status = 0
+        self._left: int | None = None  # bytes of the response that its Content-Length says are still to come
+        self._answered = False
         self._failed = False
         self._finished = False
         self._request: Body | None = self._body(request_headers, self._json_request)
@@ -72,7 +77,9 @@ class Exchange:
     def response_headers(self, headers: Headers) -> None:
         """Take the response's headers."""
         status = headers.get(":status", "")
-        self._status = int(status) if status.isascii() and status.isdigit() else 0
+        self._status = int(status) if _STATUS.fullmatch(status) else 0
+        length = headers.get("content-length", "")
+        self._left = int(length) if _LENGTH.fullmatch(length) else None
         if headers.get("content-type", "").lower().startswith("text/event-stream"):
             self._set_streaming(streaming=True)
             self._response = self._body(headers, self._sse)
@@ -84,6 +91,12 @@ class Exchange:
         if self._response is not None:
             for item in self._response.feed(data):
                 self._response_document(item, now)
+            # The end may be told later, in a message of its own. By then a client that counts bytes has the last one
+            # and may have gone, and with it the proxy's interest in what we know.
+            if self._left is not None:
+                self._left -= len(data)
+                if self._left == 0:
+                    self.response_end(now)
 
     def response_end(self, now: float) -> None:
         """Note the end of the response: with its headers, its last bytes or its trailers."""
@@ -124,13 +137,15 @@ class Exchange:
 
     def _sniffed(self, first: bytes) -> Framing:
         # By what it is, not by what Content-Type says: some servers label streams as plain text or not at all.
-        streaming = first[0] in _SSE_FIRST_BYTES
+        # Errors are documents or plain words, which may begin with any letter.
+        streaming = self._status < _FIRST_ERROR and first[0] in _SSE_FIRST_BYTES
         self._set_streaming(streaming=streaming)
         return self._sse(first) if streaming else Json(self._limits.document, self._format.response.wanted)
 
     def _set_streaming(self, *, streaming: bool) -> None:
-        self.facts.streaming = streaming
-        self.revision += 1
+        if streaming != self.facts.streaming:
+            self.facts.streaming = streaming
+            self.revision += 1
 
     def _request_document(self, item: bytes | Gap) -> None:
         if isinstance(item, Gap):
@@ -172,7 +187,9 @@ class Exchange:
             self._first_token = now
             self.facts.time_to_first_token = now - self._start
             self.revision += 1
-        self._note(event, UsageStatus.REPORTED if self._format.is_final(event) else UsageStatus.PARTIAL)
+        self._answered = self._answered or self._format.is_finish(event)
+        final = self._answered or self._end is not None or self._format.is_final(event)
+        self._note(event, UsageStatus.REPORTED if final else UsageStatus.PARTIAL)
 
     def _note(self, document: Document, status: UsageStatus) -> None:
         """Take over what a response or an event says of the model and the tokens."""
@@ -185,9 +202,10 @@ class Exchange:
             self.revision += 1
         if counts := self._format.counts(document):
             self._counts.update(counts)
-            facts.usage = self._format.total(self._counts)
-            facts.usage_status = status
-            self.revision += 1
+            usage = self._format.total(self._counts)
+            if (usage, status) != (facts.usage, facts.usage_status):
+                facts.usage, facts.usage_status = usage, status
+                self.revision += 1
 
     def _complete(self, now: float) -> None:
         """Note that the answer is whole."""

@@ -44,7 +44,9 @@ class Format:
     content: Places = ()
     """Where a stream's event has content, reasoning or a tool call: the first that is not empty is the first token."""
     running: str | None = None
-    """Counts in an event that has something at this place are running ones; otherwise they are the final ones."""
+    """Counts in an event that has something at this place are running ones, until `finish`; others are final ones."""
+    finish: Places = ()
+    """Where an event says that its answer is over; counts in it and after it are final ones."""
     done: bytes | None = None
     """The event that ends a stream."""
     error: Places = ("error",)
@@ -62,7 +64,8 @@ class Format:
     @cached_property
     def response(self) -> Reader:
         """Reads what is wanted of a whole response, and of an event once the first token has been seen."""
-        return Reader(_roots((*self.response_model, *self.error, *self._usage_places, *_optional(self.running))))
+        places = (*self.response_model, *self.error, *self._usage_places, *_optional(self.running), *self.finish)
+        return Reader(_roots(places))
 
     @cached_property
     def event(self) -> Reader:
@@ -70,7 +73,10 @@ class Format:
         return Reader(dict.fromkeys((*self.response.wanted, *_roots(self.content))))
 
     def has_news(self, event: bytes) -> bool:
-        """Tell, without decoding it, whether an event may have counts or an error. May say yes wrongly, never no."""
+        """Tell, without decoding it, whether an event may have counts, an error or an end of the answer.
+
+        It may say yes wrongly, and no only to names written with escapes, which nobody does.
+        """
         return self._news.search(event) is not None
 
     def requested_model(self, document: Document) -> str | None:
@@ -92,6 +98,10 @@ class Format:
     def is_final(self, event: Document) -> bool:
         """Tell whether the counts of an event are the final ones."""
         return self.running is not None and not any(True for _ in values(event, self._running))
+
+    def is_finish(self, event: Document) -> bool:
+        """Tell whether an event says that the answer is over."""
+        return any(value for path in self._finish for value in values(event, path))
 
     def counts(self, document: Document) -> Counts:
         """Return the counts that a response or an event reports, term by term."""
@@ -122,9 +132,10 @@ class Format:
 
     @cached_property
     def _news(self) -> re.Pattern[bytes]:
-        names = "|".join(re.escape(name) for name in _roots((*self._usage_places, *self.error)))
+        names = [*_roots((*self._usage_places, *self.error)), *(steps(place)[-1] for place in self.finish)]
+        pattern = "|".join(re.escape(name) for name in names)
         # A value that is not null. Inside a string the name's closing quote would be escaped.
-        return re.compile(rf'"(?:{names})"\s*:\s*[^\sn]'.encode())
+        return re.compile(rf'"(?:{pattern})"\s*:\s*[^\sn]'.encode())
 
     @property
     def _usage_places(self) -> Iterator[str]:
@@ -149,6 +160,10 @@ class Format:
     @cached_property
     def _error(self) -> tuple[Steps, ...]:
         return _paths(self.error)
+
+    @cached_property
+    def _finish(self) -> tuple[Steps, ...]:
+        return _paths(self.finish)
 
     @cached_property
     def _running(self) -> Steps:

@@ -1,7 +1,7 @@
 """Framings: a decoded body to JSON documents, incremental, linear, bounded.
 
 A framing takes bytes as they come, cut anywhere, and yields the documents that they complete. It holds at most one
-unfinished document of `limit` bytes.
+unfinished document, and one unfinished line of it, of `limit` bytes.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from extproc.core.skim import Skimmer
 _BOM = b"\xef\xbb\xbf"
 _CR = ord("\r")
 _LINE_END = re.compile(rb"[\r\n]")
+_BEFORE_VALUE = len(_BOM + b"data: ")
 
 
 class Framing(Protocol):
@@ -63,8 +64,9 @@ class Sse:
     """Server-sent events: yields the data of each event.
 
     Lines end with LF, CRLF or CR, a blank line dispatches, several data lines are joined by LF
-    (https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation). Unlike a browser, an
-    event that the body ends without a blank line counts too: some servers leave the last one out.
+    (https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation). Unlike to a browser,
+    an event that the body ends without a blank line counts too, for some servers leave the last one out, and an event
+    of empty data does not: it is a sign of life.
     """
 
     def __init__(self, limit: int) -> None:
@@ -107,12 +109,9 @@ class Sse:
         yield from self._dispatch()
 
     def _hold(self, part: bytes) -> None:
-        """Keep the beginning of a line."""
+        """Keep the beginning of a line, and of a line that is too long no more than shows it."""
         self._line += part
-        if len(self._line) + len(self._data or b"") > self._limit:
-            self._let_go()
-            # What is left must still read as a line: a comment, and not a blank one.
-            self._line[:] = b":"
+        del self._line[self._limit + _BEFORE_VALUE + 1 :]
 
     def _read(self, line: bytes) -> None:
         if self._at_start:
@@ -126,16 +125,13 @@ class Sse:
         else:
             self._data += b"\n" + value
         if len(self._data) > self._limit:
-            self._let_go()
-
-    def _let_go(self) -> None:
-        self._too_large = True
-        self._data = None
+            self._too_large = True
+            self._data = None
 
     def _dispatch(self) -> Iterator[bytes | Gap]:
         if self._too_large:
             yield Gap.TOO_LARGE
-        elif self._data is not None:
+        elif self._data:
             yield bytes(self._data)
         self._data = None
         self._too_large = False

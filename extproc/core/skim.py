@@ -4,7 +4,7 @@ Prompts carry pictures and answers carry vectors: documents of 20 MB with a mode
 end. This reader keeps the wanted members of the top-level object and lets all else go by. Its memory is bounded by
 `MEMBER`, its time is linear, and it does not recurse, so depth is no matter.
 
-Grammar: RFC 8259. What is between quotes is skipped by searching for the next quote or backslash. Outside quotes only
+Grammar: RFC 8259. What is between quotes is skipped by searching for the next quote. Outside quotes only
 brackets, commas and colons matter, and below the top level only brackets: there they are counted, not visited.
 """
 
@@ -19,8 +19,7 @@ MEMBER = 64 * 1024
 _KEY = 256
 """Longest key looked at, in bytes. No wanted key is that long."""
 
-_QUOTE = ord('"')
-_IN_STRING = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
+_BACKSLASH = ord("\\")
 _STRUCTURE = re.compile(rb'["{}\[\],:]')
 _BRACKET = re.compile(rb"[{}\[\]]")
 
@@ -61,15 +60,21 @@ class Skimmer:
     def _string(self, data: bytes, position: int) -> int:
         """Skip to the end of a string; return where reading goes on."""
         start = position
-        if self._escaped:
-            self._escaped = False
-            position += 1
-        # Matches the empty string too, and so always.
-        end = _IN_STRING.match(data, position).end()  # type: ignore[union-attr]
-        if end < len(data):
-            self._in_string = data[end] != _QUOTE
-            self._escaped = self._in_string  # a backslash as the last byte
-            end += 1
+        position += self._escaped
+        self._escaped = False
+        while self._in_string:
+            quote = data.find(b'"', position)
+            end = len(data) if quote < 0 else quote
+            # What an odd number of backslashes stands before is escaped.
+            unescaped = end
+            while unescaped > position and data[unescaped - 1] == _BACKSLASH:
+                unescaped -= 1
+            odd = (end - unescaped) % 2 == 1
+            if quote < 0:
+                self._escaped = odd
+                break
+            self._in_string = odd
+            position = end = quote + 1
         self._keep(data, start, end)
         return end
 
@@ -88,19 +93,22 @@ class Skimmer:
             self._begin(character)
         elif character == b'"':
             self._in_string = True
+            if self._key is None:
+                self._text, position = bytearray(), match.start()  # however far a key is indented
             self._keep(data, position, end)
-        elif character in b"{[":
-            self._keep(data, position, end)
-            self._depth += 1
-        elif character == b":" and self._key is None:
-            self._keep(data, position, match.start())
-            self._key = self._take()
-            self._text = bytearray() if self._key in self._wanted else None
         elif character in b"}],":
             self._keep(data, position, match.start())
             self._member_ends()
             if character != b",":
                 self._ended = True
+                self._is_object = character == b"}"
+        elif character == b":" and self._key is None:
+            self._keep(data, position, match.start())
+            self._key = self._take()
+            self._text = bytearray() if self._key in self._wanted else None
+        else:
+            self._keep(data, position, end)
+            self._depth += character != b":"
         return end
 
     def _begin(self, character: bytes) -> None:

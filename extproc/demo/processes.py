@@ -37,7 +37,7 @@ class Process:
     stderr: list[str] = field(default_factory=list)
     _news: asyncio.Condition = field(default_factory=asyncio.Condition)
 
-    async def line(self, lines: list[str], number: int, seconds: float = _START_SECONDS) -> str:
+    async def line(self, lines: list[str], number: int, seconds: float | None = _START_SECONDS) -> str:
         """Return line `number` of `stdout` or `stderr`, as soon as it is there.
 
         Raises:
@@ -128,7 +128,9 @@ async def extproc_server(*options: str, environment: Mapping[str, str] | None = 
         *options,
     ]
     async with started(command, environment) as process:
-        ready = await process.line(process.stderr, 0)
+        number = 0  # at the level debug there are other lines before
+        while not (ready := await process.line(process.stderr, number)).startswith("extproc is ready"):
+            number += 1
         words = ready.replace(",", "").split()
         host, _, port = words[words.index("on") + 1].rpartition(":")
         yield Server(process, (host, int(port)), words[-1])

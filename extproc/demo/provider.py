@@ -2,10 +2,13 @@
 
 Request and response: https://help.aliyun.com/zh/model-studio/qwen-api-reference. A token here is a word; the counts are
 made of what was asked and answered.
+
+    python -m extproc.demo.provider --listen 127.0.0.1:18080
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import json
 import time
@@ -87,3 +90,15 @@ def _text(content: object) -> str:
         if isinstance(content, list)
         else ""
     )
+
+
+def main() -> None:
+    """Run the provider by itself, until SIGTERM."""
+    parser = argparse.ArgumentParser(prog="python -m extproc.demo.provider", description="A mock provider.")
+    parser.add_argument("--listen", metavar="HOST:PORT", default="127.0.0.1:18080", help="default: %(default)s")
+    host, _, port = parser.parse_args().listen.rpartition(":")
+    web.run_app(application(), host=host, port=int(port), shutdown_timeout=1)
+
+
+if __name__ == "__main__":
+    main()

@@ -92,23 +92,35 @@ def run(*, keep: bool) -> None:
     try:
         asyncio.run(_run(keep=keep))
     except ProcessError as error:
-        raise DemoError(f"a process did not start:\n{error}") from None
+        raise DemoError(f"a process has ended:\n{error}") from None
+    except asyncio.CancelledError:
+        raise DemoError("ended by a signal") from None
+    except TimeoutError:
+        raise DemoError("something took too long") from None
     except OSError as error:
         raise DemoError(str(error)) from None
 
 
 async def _run(*, keep: bool) -> None:
+    if task := asyncio.current_task():
+        # As Ctrl-C: everything that was started is ended.
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     async with _setting() as setting:
         answers = []
         for number, call in enumerate(CALLS):
-            answers.append(await _make(call, setting.url))
+            answers.append(await make(call, setting.url))
             await setting.envoy.log_line(number)
         log = [await setting.envoy.log_line(number) for number in range(len(CALLS))]
         ours, envoys = await _ours(setting.server), await setting.envoy.prometheus()
         _show_log(log)
-        _show_series("Envoy's own counters (its /stats/prometheus)", envoys, "envoy_asm_llm_proxy_")
-        _show_series("extproc's counters (its /metrics)", ours, "asm_llm_proxy_")
-        _check(answers, log, ours, envoys)
+        _show_series("Envoy's own counters (its /stats/prometheus)", envoys, ("envoy_asm_llm_proxy_", "envoy_llm_"))
+        _show_series("extproc's counters (its /metrics)", ours, ("asm_llm_proxy_",))
+        check(answers, log, ours, envoys)
+        click.secho("\nChecked", bold=True)
+        click.echo(
+            f"\n  {len(CALLS)} calls: the models and tokens that the client saw are those of the access log, of\n"
+            "  Envoy's counters and of extproc's, by workload, host and model. What nobody reported is in none of them."
+        )
         if keep:
             await _keep(setting)
 
@@ -139,7 +151,8 @@ def _configuration() -> Path:
     return installed if installed.exists() else Path(__file__).parents[2] / "envoy" / "envoy.yaml"
 
 
-async def _make(call: Call, url: str) -> Answer:
+async def make(call: Call, url: str) -> Answer:
+    """Make a call through the Envoy at a URL; return what its client saw."""
     headers = {"host": HOST, **call.headers}
     async with aiohttp.ClientSession() as session:
         if not call.question:
@@ -167,8 +180,14 @@ async def _make(call: Call, url: str) -> Answer:
 
 
 async def _ours(server: Server) -> str:
-    async with aiohttp.ClientSession() as session, session.get(server.metrics_url) as response:
-        return await response.text()
+    """Return our metrics, once all streams have ended: of a client that goes away we hear a moment later than Envoy."""
+    async with aiohttp.ClientSession() as session, asyncio.timeout(10):
+        while True:
+            async with session.get(server.metrics_url) as response:
+                text = await response.text()
+            if "extproc_streams_open 0.0" in text:
+                return text
+            await asyncio.sleep(0.01)
 
 
 def _show_log(log: list[dict[str, Any]]) -> None:
@@ -178,15 +197,19 @@ def _show_log(log: list[dict[str, Any]]) -> None:
         click.echo("  " + json.dumps({name: line[name] for name in (*LOG_FIELDS, *FACT_FIELDS)}))
 
 
-def _show_series(title: str, text: str, prefix: str) -> None:
+def _show_series(title: str, text: str, prefixes: tuple[str, ...]) -> None:
     click.secho(f"\n{title}\n", bold=True)
     for line in text.splitlines():
-        if line.startswith(prefix):
+        if line.startswith(prefixes):
             click.echo(f"  {line}")
 
 
-def _check(answers: list[Answer], log: list[dict[str, Any]], ours: str, envoys: str) -> None:
-    """Hold what everybody says against what the client saw."""
+def check(answers: list[Answer], log: list[dict[str, Any]], ours: str, envoys: str) -> None:
+    """Hold what everybody says against what the client saw.
+
+    Raises:
+        DemoError: somebody says something else.
+    """
     tokens: Counter[tuple[str, str]] = Counter()
     requests: Counter[str] = Counter()
     for answer, line in zip(answers, log, strict=True):
@@ -205,13 +228,8 @@ def _check(answers: list[Answer], log: list[dict[str, Any]], ours: str, envoys: 
         labels = {**SOURCE, "llmproxy_destination_service": HOST}
         _equal(f"Envoy's {kind}", _by(envoys, f"envoy_asm_llm_proxy_{kind}", "llmproxy_model", labels), expected)
         _equal(f"extproc's {kind}", _by(ours, f"asm_llm_proxy_{kind}", "llmproxy_model", labels), expected)
-    _equal("Envoy's requests", _by(envoys, "envoy_asm_llm_proxy_requests", "model", {}), requests)
+    _equal("Envoy's requests", _by(envoys, "envoy_llm_requests_total", "model", {}), requests)
     _equal("extproc's requests", _by(ours, "asm_llm_proxy_requests", "llmproxy_model", SOURCE), requests)
-    click.secho("\nChecked", bold=True)
-    click.echo(
-        f"\n  {len(CALLS)} calls: the models and tokens that the client saw are those of the access log, of Envoy's\n"
-        "  counters and of extproc's, by workload, host and model. What nobody reported is in none of them."
-    )
 
 
 def _by(text: str, name: str, label: str, where: Mapping[str, str]) -> dict[str, int]:
@@ -220,7 +238,7 @@ def _by(text: str, name: str, label: str, where: Mapping[str, str]) -> dict[str,
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
             # The parser gives counters the suffix of OpenMetrics.
-            if sample.name.removesuffix("_total") == name and where.items() <= sample.labels.items():
+            if name in (sample.name, sample.name.removesuffix("_total")) and where.items() <= sample.labels.items():
                 sums[sample.labels[label]] += int(sample.value)
     return dict(sums)
 
@@ -242,11 +260,11 @@ async def _keep(setting: Setting) -> None:
         asyncio.get_running_loop().add_signal_handler(number, ending.set)
     shown = len(CALLS)
     while not ending.is_set():
-        next_line = asyncio.create_task(setting.envoy.process.line(setting.envoy.log, shown, seconds=3600))
+        next_line = asyncio.create_task(setting.envoy.process.line(setting.envoy.log, shown, seconds=None))
         waiting = asyncio.create_task(ending.wait())
         await asyncio.wait({next_line, waiting}, return_when=asyncio.FIRST_COMPLETED)
         waiting.cancel()
-        if next_line.done() and not next_line.exception():
+        if next_line.done():
             click.echo(f"  {next_line.result()}")
             shown += 1
         next_line.cancel()

@@ -17,11 +17,13 @@ USAGE: dict[str, Sum] = {
 
 # Usage in a chunk that still has choices is a running count: vLLM's continuous_usage_stats. The final one has none:
 # https://platform.openai.com/docs/api-reference/chat/create#chat-create-stream_options
+# Or it comes in the chunk that ends the answer (DeepSeek, Mistral), or after it, with an empty choice (LiteLLM).
 RUNNING = "choices[]"
+FINISH = ("choices[].finish_reason",)
 
 DONE = b"[DONE]"
 
 
 def path(name: str) -> str:
-    """Return the pattern of an endpoint behind `/v1/` and any prefix, as `/compatible-mode/v1/` of DashScope."""
-    return rf"(?:/.*)?/v1/{name}/?"
+    """Return the pattern of an endpoint behind any prefix: `/v1/`, DashScope's `/compatible-mode/v1/`, or none."""
+    return rf"(?:/.*)?/{name}/?"

@@ -8,13 +8,13 @@ vLLM (https://docs.vllm.ai/en/latest/serving/openai_compatible_server.html) and 
 from __future__ import annotations
 
 from extproc.core.format import Format
-from extproc.formats._openai import DONE, RUNNING, USAGE
+from extproc.formats._openai import DONE, FINISH, RUNNING, USAGE, path
 
 FORMAT = Format(
     provider="openai",
     api="chat_completions",
     operation="chat",
-    path=r"(?:/.*)?/chat/completions/?",
+    path=path("chat/completions"),
     usage=USAGE,
     content=(
         "choices[].delta.content",
@@ -26,5 +26,6 @@ FORMAT = Format(
         "choices[].delta.audio",
     ),
     running=RUNNING,
+    finish=FINISH,
     done=DONE,
 )

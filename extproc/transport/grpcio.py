@@ -5,16 +5,22 @@ Messages are passed as bytes, so that only one codec is at work, that of extproc
 
 from __future__ import annotations
 
+import asyncio
+from pathlib import Path
+
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health
 
+from extproc.listening import bound, clear
 from extproc.stream import Observer, Stream
 
 SERVICE = "envoy.service.ext_proc.v3.ExternalProcessor"
 
 # Envoy sends bodies in chunks of up to its buffer limit, 1 MiB unless configured otherwise.
 _LONGEST_MESSAGE = 64 * 1024 * 1024
+
+_FOREVER = 1e6
 
 _OPTIONS = (
     ("grpc.so_reuseport", 0),  # a second server on the same port is a mistake, and must not go unnoticed
@@ -28,6 +34,9 @@ class GrpcioTransport:
     def __init__(self, observer: Observer) -> None:
         self._observer = observer
         self._health = health.HealthServicer()
+        self._open = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
         self._server = grpc.aio.server(options=_OPTIONS)
         self._server.add_generic_rpc_handlers(
             [
@@ -44,6 +53,12 @@ class GrpcioTransport:
         Raises:
             OSError: nobody can listen there.
         """
+        # gRPC writes the reason to stderr and tells us only that there is one. And it takes a unix socket from whoever
+        # listens there.
+        if address.startswith("unix:"):
+            clear(Path(address.removeprefix("unix:")))
+        else:
+            bound(address).close()
         try:
             port = self._server.add_insecure_port(address)
         except RuntimeError as error:
@@ -53,12 +68,26 @@ class GrpcioTransport:
             await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
         return address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{port}"
 
-    async def stop(self, drain_seconds: float) -> None:
-        """Report as not serving, take no new streams, let open ones finish for so long, then end them."""
+    async def stop(self, drain_seconds: float, hurry: asyncio.Event) -> None:
+        """Take no new streams, report as not serving, let open streams finish for so long, then end them.
+
+        `hurry` cuts it short.
+        """
+        # gRPC crashes if it is stopped twice at once, and its own drain would also wait for those who watch the health.
+        # So it is made to drain, and the draining ended from here, before gRPC would end it.
+        draining = asyncio.create_task(self._server.stop(_FOREVER))
         await self._health.enter_graceful_shutdown()
-        await self._server.stop(drain_seconds)
+        ends = [asyncio.create_task(end) for end in (self._idle.wait(), hurry.wait())]
+        await asyncio.wait({draining, *ends}, timeout=drain_seconds, return_when=asyncio.FIRST_COMPLETED)
+        for task in (draining, *ends):
+            task.cancel()
+        await asyncio.wait({draining, *ends})
+        await self._server.stop(0)
 
     async def _process(self, _requests: object, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
+        self._open += 1
+        self._idle.clear()
+        context.add_done_callback(self._done)
         metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
         stream = Stream(self._observer, metadata)
         try:
@@ -67,3 +96,8 @@ class GrpcioTransport:
                     await context.write(reply)
         finally:
             stream.close()
+
+    def _done(self, _context: object) -> None:
+        self._open -= 1
+        if not self._open:
+            self._idle.set()

@@ -22,14 +22,31 @@ PHASES = (
 )
 """The messages of an exchange, by the names that both directions of the protocol give them."""
 
-# An override sets both body modes, whatever it says of the others; the header modes of its own phase are past.
-_IGNORE = ProcessingMode(
-    response_header_mode=ProcessingMode.SKIP,
-    request_body_mode=ProcessingMode.NONE,
-    response_body_mode=ProcessingMode.NONE,
-    request_trailer_mode=ProcessingMode.SKIP,
-    response_trailer_mode=ProcessingMode.SKIP,
+_MODE = ProcessingMode
+_IGNORE = _MODE(
+    response_header_mode=_MODE.SKIP,
+    request_body_mode=_MODE.NONE,
+    response_body_mode=_MODE.NONE,
+    request_trailer_mode=_MODE.SKIP,
+    response_trailer_mode=_MODE.SKIP,
 )
+# Envoy drops Content-Length from headers if the body mode in force is STREAMED when it sends them to us. So a body's
+# mode is turned on in reply to its own headers, and not before: docs/decisions/0001-transparency.md. An override always
+# sets both body modes. Trailers are asked for because behind trailers a body has no other end.
+_WATCH = {
+    "request_headers": _MODE(
+        request_body_mode=_MODE.STREAMED,
+        response_body_mode=_MODE.NONE,
+        request_trailer_mode=_MODE.SEND,
+        response_trailer_mode=_MODE.SEND,
+    ),
+    "response_headers": _MODE(
+        request_body_mode=_MODE.STREAMED,
+        response_body_mode=_MODE.STREAMED,
+        request_trailer_mode=_MODE.SEND,
+        response_trailer_mode=_MODE.SEND,
+    ),
+}
 
 
 def _unchanged(phase: str, mode: ProcessingMode | None = None) -> ProcessingResponse:
@@ -41,8 +58,11 @@ def _unchanged(phase: str, mode: ProcessingMode | None = None) -> ProcessingResp
 UNCHANGED: Mapping[str, bytes] = {phase: _unchanged(phase).SerializeToString() for phase in PHASES}
 """By phase: go on."""
 
+WATCH: Mapping[str, bytes] = {phase: _unchanged(phase, _WATCH.get(phase)).SerializeToString() for phase in PHASES}
+"""By phase: go on, and show me the body that follows these headers, and its trailers."""
+
 IGNORE: bytes = _unchanged("request_headers", _IGNORE).SerializeToString()
-"""To a request's headers: go on, and tell me no more of this exchange."""
+"""To a request's headers: go on, and show me no more of this exchange."""
 
 
 def with_metadata(reply: bytes, namespace: str, metadata: Metadata) -> bytes:

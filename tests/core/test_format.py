@@ -1,0 +1,235 @@
+"""What a format makes of documents."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from extproc.core.facts import Usage
+from extproc.core.format import Counts, Format, Sum
+
+# Input without the cached and written tokens, as some APIs count; output that one of two places names; one part.
+INPUT: Sum = (("usage.input",), ("usage.cached", "cached"), ("usage.written",))
+OUTPUT: Sum = (("usage.output", "result.tokens[].output"),)
+CACHED: Sum = (("usage.cached", "cached"),)
+API = Format(
+    provider="acme",
+    api="talk",
+    operation="chat",
+    path=r"(?:/.*)?/talk/?",
+    usage={"input_tokens": INPUT, "output_tokens": OUTPUT, "cached_input_tokens": CACHED},
+    request_model=("model", "deployment.name"),
+    response_model=("message.model", "model"),
+    content=("choices[].text", "delta.text"),
+    running="choices[]",
+    finish=("choices[].end",),
+    error=("error", "failure.reason"),
+)
+REPORTED = Format(
+    provider="acme",
+    api="tell",
+    operation="chat",
+    path="/tell",
+    usage={name: ((f"usage.{name}",),) for name in ("input_tokens", "output_tokens", "total_tokens")},
+)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "expected"),
+    [
+        ("POST", "/talk", True),
+        ("POST", "/talk/", True),
+        ("POST", "/any/prefix/talk", True),
+        ("POST", "/talk/more", False),
+        ("POST", "/talks", False),
+        ("POST", "/smalltalk", False),
+        ("POST", "/TALK", False),
+        ("POST", "talk", False),
+        ("POST", "", False),
+        ("GET", "/talk", False),
+        ("post", "/talk", False),
+        ("", "/talk", False),
+    ],
+)
+def test_claims(method: str, path: str, *, expected: bool) -> None:
+    """A format claims what is posted to its path, and nothing else."""
+    assert API.claims(method, path) is expected
+
+
+def test_wanted() -> None:
+    """Only the members that hold facts are decoded, and content only of events."""
+    assert set(API.request.wanted) == {"model", "deployment"}
+    whole = {"message", "model", "error", "failure", "usage", "cached", "result", "choices"}
+    assert set(API.response.wanted) == whole
+    assert set(API.event.wanted) == whole | {"delta"}
+    assert set(REPORTED.response.wanted) == set(REPORTED.event.wanted) == {"model", "error", "usage"}
+
+
+@pytest.mark.parametrize(
+    ("document", "requested", "responded"),
+    [
+        ({"model": "m"}, "m", "m"),
+        ({"model": "m", "deployment": {"name": "d"}, "message": {"model": "x"}}, "m", "x"),
+        ({"model": None, "deployment": {"name": "d"}}, "d", None),
+        ({"model": "", "message": {"model": 1}}, None, None),
+        ({"model": ["m"], "deployment": "d", "message": []}, None, None),
+        ({}, None, None),
+    ],
+)
+def test_models(document: dict[str, object], requested: str | None, responded: str | None) -> None:
+    """The model is the first name at one of its places."""
+    assert API.requested_model(document) == requested
+    assert API.responded_model(document) == responded
+
+
+@pytest.mark.parametrize(
+    ("event", "expected"),
+    [
+        ({"choices": [{"text": "a"}]}, True),
+        ({"choices": [{"text": ""}, {"text": "a"}]}, True),
+        ({"delta": {"text": ["call"]}}, True),
+        ({"choices": [{"text": ""}], "delta": {"text": None}}, False),
+        ({"choices": [{"role": "assistant"}], "delta": {}}, False),
+        ({"choices": None, "delta": "text"}, False),
+        ({"choices": [], "delta": {"text": []}}, False),
+        ({}, False),
+    ],
+)
+def test_has_content(event: dict[str, object], *, expected: bool) -> None:
+    """Content is something that is not empty at one of its places."""
+    assert API.has_content(event) is expected
+
+
+@pytest.mark.parametrize(
+    ("document", "expected"),
+    [
+        ({"error": {"message": "overloaded"}}, True),
+        ({"error": "overloaded"}, True),
+        ({"failure": {"reason": "overloaded"}}, True),
+        ({"error": None, "failure": {"reason": ""}}, False),
+        ({"error": {}}, False),
+        ({"failure": {"other": 1}}, False),
+        ({}, False),
+    ],
+)
+def test_has_error(document: dict[str, object], *, expected: bool) -> None:
+    """An error is something that is not empty at one of its places."""
+    assert API.has_error(document) is expected
+
+
+def test_is_finish() -> None:
+    """An event ends an answer if it says so anywhere."""
+    assert API.is_finish({"choices": [{"end": None}, {"end": "stop"}]})
+    assert not API.is_finish({"choices": [{"end": None}]})
+    assert not API.is_finish({"choices": []})
+    assert not REPORTED.is_finish({"choices": [{"end": "stop"}]})
+
+
+def test_is_final() -> None:
+    """Counts beside something at the place for running ones are running; without such a place all are."""
+    assert not API.is_final({"choices": [{}]})
+    assert API.is_final({"choices": []})
+    assert API.is_final({"choices": None})
+    assert API.is_final({})
+    assert not REPORTED.is_final({})
+
+
+@pytest.mark.parametrize(
+    ("document", "expected"),
+    [
+        ({"usage": {"input": 1, "cached": 2, "written": 3, "output": 4}}, [1, 2, 3, 4]),
+        ({"usage": {"input": 1, "output": 0}}, [1, None, None, 0]),
+        ({"cached": 5}, [None, 5, None, None]),
+        ({"usage": {"cached": 2}, "cached": 5}, [None, 2, None, None]),
+        ({"usage": {"cached": None}, "cached": 5}, [None, 5, None, None]),
+        ({"result": {"tokens": [{"input": 1}, {"output": "x"}, {"output": 6}, {"output": 7}]}}, [None, None, None, 6]),
+        ({"usage": {"input": "x", "cached": -1, "written": 1.5, "output": True}}, [None, None, None, None]),
+        ({"usage": None, "cached": {}}, [None, None, None, None]),
+        ({"usage": [1, 2]}, [None, None, None, None]),
+        ({}, [None, None, None, None]),
+    ],
+)
+def test_counts(document: dict[str, object], expected: list[int | None]) -> None:
+    """Each term is the first count at one of its places; what is no count is absent."""
+    terms = (*INPUT, *OUTPUT)
+    assert API.counts(document) == {term: n for term, n in zip(terms, expected, strict=True) if n is not None}
+
+
+@pytest.mark.parametrize(
+    ("counts", "usage"),
+    [
+        ({}, Usage()),
+        ({INPUT[0]: 1, INPUT[1]: 2, INPUT[2]: 3, OUTPUT[0]: 4}, Usage(6, 4, 10, 2)),
+        ({INPUT[0]: 1}, Usage(input_tokens=1)),
+        ({INPUT[1]: 2}, Usage(input_tokens=2, cached_input_tokens=2)),
+        ({OUTPUT[0]: 0}, Usage(output_tokens=0)),
+        ({INPUT[0]: 0, OUTPUT[0]: 0}, Usage(0, 0, 0)),
+    ],
+)
+def test_total(counts: Counts, usage: Usage) -> None:
+    """Absent terms are left out of a sum, a sum of none is absent, and the total needs both of its parts."""
+    assert API.total(counts) == usage
+
+
+@pytest.mark.parametrize(
+    ("reported", "usage"),
+    [((1, 2, 4), Usage(1, 2, 4)), ((1, 2, None), Usage(1, 2, 3)), ((1, None, 4), Usage(1, None, 4))],
+)
+def test_total_reported(reported: tuple[int | None, ...], usage: Usage) -> None:
+    """A total that is reported is taken as it is."""
+    document = {"usage": {name: n for name, n in zip(REPORTED.usage, reported, strict=True) if n is not None}}
+    assert REPORTED.total(REPORTED.counts(document)) == usage
+
+
+def test_later_reports() -> None:
+    """Partial reports merge term by term, the later one counts, and sums are made last."""
+    counts = API.counts({"usage": {"input": 10, "cached": 5, "output": 1}})
+    counts.update(API.counts({"usage": {"output": 30, "cached": 4}}))
+    assert API.total(counts) == Usage(14, 30, 44, 4)
+
+
+EVENTS = st.fixed_dictionaries(
+    {"text": st.text()},
+    optional={
+        "usage": st.none() | st.dictionaries(st.sampled_from(["input", "output", "n"]), st.none() | st.integers(0, 9)),
+        "cached": st.none() | st.integers(0, 9),
+        "choices": st.lists(st.fixed_dictionaries({"end": st.none() | st.text()}), max_size=2),
+        "result": st.none() | st.builds(lambda n: {"tokens": [{"output": n}]}, st.integers(0, 9)),
+        "error": st.none() | st.text() | st.integers() | st.dictionaries(st.text(), st.text(), max_size=1),
+        "failure": st.builds(lambda reason: {"reason": reason}, st.none() | st.text()),
+    },
+)
+
+
+@given(
+    event=EVENTS,
+    indent=st.sampled_from([None, 1, "\t"]),
+    separators=st.sampled_from([(",", ":"), (", ", " : "), (",\r\n", "\r\n:\t\n")]),
+    ascii_only=st.booleans(),
+)
+def test_has_news(
+    event: dict[str, object], *, indent: int | str | None, separators: tuple[str, str], ascii_only: bool
+) -> None:
+    """No event with counts, an error or the end of an answer is passed over, however it is laid out."""
+    data = json.dumps(event, indent=indent, separators=separators, ensure_ascii=ascii_only)
+    if API.counts(event) or API.has_error(event) or API.is_finish(event):
+        assert API.has_news(data.encode(errors="surrogatepass"))
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"usage": None, "error": None, "choices": [{"end": None}]},
+        {"choices": [{"text": 'it says "usage": {"output": 1}'}]},
+        {"choices": [{"text": "usage"}]},
+        {"text": "usage", "x": {"a": "error"}},
+        {},
+    ],
+)
+def test_has_no_news(event: dict[str, object]) -> None:
+    """Events of plain content are not decoded, also where the content is about usage."""
+    assert not API.has_news(json.dumps(event).encode())
+    assert not API.has_news(json.dumps(event, indent=1).encode())

@@ -1,0 +1,190 @@
+"""Framings: bodies to documents."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from extproc.core.facts import Gap
+from extproc.core.framing import Framing, Json, Sse
+from tests import cuts
+from tests.cuts import bytewise, every_way
+
+BOM = b"\xef\xbb\xbf"
+
+
+def documents(framing: Framing, pieces: Iterable[bytes]) -> list[bytes | Gap]:
+    """Feed a framing to the end; return all that it yields."""
+    return [*(item for piece in pieces for item in framing.feed(piece)), *framing.end()]
+
+
+def reference(body: bytes) -> list[bytes]:
+    """Interpret an event stream the simple way: all at once."""
+    *lines, unfinished = re.split(rb"\r\n|\r|\n", body.removeprefix(BOM))
+    events: list[bytes] = []
+    data: list[bytes] = []
+    for line in [*lines, unfinished, b""]:
+        if line.startswith(b"data:"):
+            data.append(line.removeprefix(b"data:").removeprefix(b" "))
+        elif not line:
+            events.append(b"\n".join(data))
+            data = []
+    return [event for event in events if event]
+
+
+# Line ends to Unicode and to str.splitlines, none to an event stream.
+ELSEWHERE = "a\u2028b\u2029c\u0085d\x0be\x0cf\x1cg"
+
+SSE = {
+    # The four of https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation
+    "whatwg: several lines": (b"data: YHOO\ndata: +2\ndata: 10\n\n", [b"YHOO\n+2\n10"]),
+    "whatwg: comment, id": (
+        b": test stream\n\ndata: first event\nid: 1\n\ndata:second event\nid\n\ndata:  third event\n\n",
+        [b"first event", b"second event", b" third event"],
+    ),
+    # To a browser these are events of nothing and of a line end. Here neither is an event.
+    "whatwg: no value": (b"data\n\ndata\ndata\n\ndata:", []),
+    "whatwg: space after colon": (b"data:test\n\ndata: test\n\n", [b"test", b"test"]),
+    "lf": (b"data: a\n\ndata: b\n\n", [b"a", b"b"]),
+    "cr": (b"data: a\r\rdata: b\r\r", [b"a", b"b"]),
+    "crlf": (b"data: a\r\n\r\ndata: b\r\n\r\n", [b"a", b"b"]),
+    "all line ends": (b"data: a\r\n\rdata: b\n\r\ndata: c\r\n\n", [b"a", b"b", b"c"]),
+    "bom": (BOM + b"data: a\n\n", [b"a"]),
+    "bom only at the start": (b"data: a\n\n" + BOM + b"data: b\n\n", [b"a"]),
+    "bom, comment": (BOM + b": ping\n\ndata: a\n\n", [b"a"]),
+    "comments": (b": OPENROUTER PROCESSING\n\n:\n\n:data: a\n\ndata: b\n\n", [b"b"]),
+    "other fields": (b"event: message_start\ndata: a\nid: 7\nretry: 10\nfoo: bar\n\n", [b"a"]),
+    "field of another case": (b"Data: a\n\n", []),
+    "field that begins alike": (b"database: a\n\ndata : a\n\n", []),
+    "no blank line at the end": (b"data: a\n\ndata: b\n", [b"a", b"b"]),
+    "no line end at the end": (b"data: a\n\ndata: b", [b"a", b"b"]),
+    "blank lines": (b"\n\n\r\n\r\rdata: a\n\n\n\n\n", [b"a"]),
+    "empty data": (b"data:\n\ndata: \n\ndata: a\n\n", [b"a"]),
+    "empty data line": (b"data: a\ndata:\ndata: b\n\n", [b"a\n\nb"]),
+    "line separator": (
+        "data: a\u2028b\u2029c\u0085d\x0be\x0cf\x1cg\n\n".encode(),
+        ["a\u2028b\u2029c\u0085d\x0be\x0cf\x1cg".encode()],
+    ),
+    "characters of many bytes": ("data: \u4f60\U0001f600\n\n".encode(), ["\u4f60\U0001f600".encode()]),
+    "broken characters": (b"data: \xff\xc3\n\n", [b"\xff\xc3"]),
+    "nul": (b"data: \0\n\n", [b"\0"]),
+    "nothing": (b"", []),
+}
+
+
+@pytest.mark.parametrize(("body", "expected"), SSE.values(), ids=SSE.keys())
+def test_sse(body: bytes, expected: list[bytes]) -> None:
+    """The data of each event is yielded, however the stream is cut."""
+    assert reference(body) == expected
+    for pieces in every_way(body):
+        assert documents(Sse(1000), pieces) == expected
+
+
+PARTS = [b"data:", b"data: ", b"data", b"event: x", b":", b": c", b"\n", b"\r", b"\r\n", b"\n\n", b'{"a":1}', BOM, b" "]
+
+
+@given(body=st.lists(st.sampled_from(PARTS)).map(b"".join), places=cuts.places)
+def test_sse_random(body: bytes, places: list[float]) -> None:
+    """Any stream, cut anywhere, has the events that a simple reader of the whole finds."""
+    if body.lstrip(b"\r\n").startswith(BOM):
+        body = b":" + body  # a BOM behind blank lines is none, but harmless: it is let pass
+    pieces = cuts.at(places, body)
+    assert documents(Sse(1000), pieces) == reference(body)
+    assert documents(Sse(1000), bytewise(body)) == reference(body)
+
+
+def test_sse_at_once() -> None:
+    """An event is yielded with the byte that ends its blank line, not with the next event."""
+    for blank in (b"\n\n", b"\r\r", b"\r\n\r"):
+        framing = Sse(1000)
+        assert list(framing.feed(b"data: a" + blank[:-1])) == []
+        assert list(framing.feed(blank[-1:])) == [b"a"]
+
+
+VALUE = b"x" * 40  # of the limit's length
+LONG = b"x" * 60
+TOO_LARGE = {
+    "one line": b"data: " + LONG,
+    "several lines": b"\n".join(b"data: " + LONG[:9] for _ in range(6)),
+    "short line, long line": b"data: a\ndata: " + LONG,
+    "long line, short line": b"data: " + LONG + b"\ndata: a",
+    "long line, other fields": b"data: " + LONG + b"\nid: 1\nevent: e",
+    "line full of fields": b"data: " + b"data: " * 20,
+    "beyond recovery": b"data: " + LONG + b"\ndata: " + LONG,
+}
+
+
+@pytest.mark.parametrize("event", TOO_LARGE.values(), ids=TOO_LARGE.keys())
+def test_sse_too_large(event: bytes) -> None:
+    """An event over the limit is skipped, whatever it is made of, and the next one counts again."""
+    for start in (b"", BOM):
+        body = start + event + b"\n\ndata: after\n\n"
+        for pieces in every_way(body):
+            assert documents(Sse(40), pieces) == [Gap.TOO_LARGE, b"after"]
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        b"data: " + VALUE,
+        b"data:" + VALUE,
+        BOM + b"data: " + VALUE,
+        b"id: 1\ndata: " + VALUE + b"\nevent: e",
+        b"data: " + VALUE[:20] + b"\ndata: " + VALUE[21:],
+        b": " + LONG + b"\ndata: " + VALUE + b"\nfoo: " + LONG,
+    ],
+)
+def test_sse_at_the_limit(event: bytes) -> None:
+    """Data of the limit's length is yielded, whatever else there is."""
+    for pieces in every_way(event + b"\n\n"):
+        [data] = documents(Sse(40), pieces)
+        assert isinstance(data, bytes)
+        assert data.replace(b"\n", b"x") == VALUE
+
+
+def test_sse_too_large_at_the_end() -> None:
+    """An event over the limit is named too if the stream ends with it."""
+    for body in (b"data: " + LONG, b"data: " + LONG + b"\n", b"data: " + LONG + b"\n\n"):
+        for pieces in every_way(body):
+            assert documents(Sse(40), pieces) == [Gap.TOO_LARGE]
+
+
+JSON = {
+    "object": (b'{"a": 1}', [b'{"a": 1}']),
+    "white space": (b' \r\n\t{"a": 1}\n\n', [b'{"a": 1}']),
+    "bom": (BOM + b'{"a": 1}', [b'{"a": 1}']),
+    "not json": (b"Bad Gateway", [b"Bad Gateway"]),
+    "nothing": (b"", []),
+    "blank": (b"\n \n", []),
+}
+
+
+@pytest.mark.parametrize(("body", "expected"), JSON.values(), ids=JSON.keys())
+def test_json(body: bytes, expected: list[bytes]) -> None:
+    """The body is the document, and no body is none."""
+    for pieces in every_way(body):
+        assert documents(Json(100, ["a"]), pieces) == expected
+
+
+@given(limit=st.integers(0, 60), places=cuts.places)
+def test_json_over_the_limit(limit: int, places: list[float]) -> None:
+    """A document over the limit is reduced to the wanted members, however it is cut and wherever the limit lies."""
+    body = b' {"x": ["\\"", {"a": 0}], "a": {"b": 1}, "y": "a", "c" :2} '
+    pieces = cuts.at(places, body)
+    [document] = documents(Json(limit, ["a", "c"]), pieces)
+    assert isinstance(document, bytes)
+    members = json.loads(document)
+    assert {name: members[name] for name in ("a", "c")} == {"a": {"b": 1}, "c": 2}
+    assert len(members) == (2 if limit < len(body) else 4)
+
+
+@pytest.mark.parametrize("body", [b'{"a": 1', b"[1, 2, 3]", b'"some text"', b"Service Unavailable", b"{{{{{{{{"])
+def test_json_over_the_limit_unparsable(body: bytes) -> None:
+    """A body over the limit that is no whole JSON object leaves a gap."""
+    for pieces in every_way(body):
+        assert documents(Json(4, ["a"]), pieces) == [Gap.UNPARSABLE]
