@@ -19,7 +19,7 @@ compose-test: $(VENV)/.test ## Try the stack of deploy/docker-compose.yml (COMPO
 	@$(BIN)/pytest tests/compose $(ARGS)
 
 coverage: $(VENV)/.test ## Tests of the core and the formats, with their line and branch coverage
-	@$(BIN)/pytest -q tests/core tests/formats --cov=extproc.core --cov=extproc.formats \
+	@$(BIN)/pytest -q -n auto tests/core tests/formats --cov=extproc.core --cov=extproc.formats \
 		--cov-report=term-missing --cov-fail-under=100
 
 lint: $(VENV)/.test ## Style and types

@@ -18,7 +18,7 @@ from extproc.demo.processes import extproc_server
 from extproc.transport.grpcio import SERVICE
 from extproc.wire.ext_proc_pb2 import HeaderMap, HeaderValue, HttpBody, HttpHeaders, ProcessingRequest
 
-EXCHANGES = 20_000
+EXCHANGES = 10_000
 AT_ONCE = 64
 EVENTS = 200
 CONNECTIONS = 500
@@ -90,9 +90,9 @@ def memory(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def connection(target: str, number: int) -> grpc.aio.Channel:
+def connection(target: str) -> grpc.aio.Channel:
     """Return a channel with a connection of its own."""
-    return grpc.aio.insecure_channel(target, options=[("grpc.channel_id", number)])
+    return grpc.aio.insecure_channel(target, options=[("grpc.use_local_subchannel_pool", 1)])
 
 
 async def exchange(channel: grpc.aio.Channel, messages: list[bytes]) -> None:
@@ -121,7 +121,7 @@ async def main() -> None:
     async with extproc_server() as server:
         pid, target = server.process.process.pid, "{}:{}".format(*server.address)
         print(f"memory at rest: {memory(pid) / 2**20:.0f} MiB")
-        channel = connection(target, 0)
+        channel = connection(target)
         await load(channel, whole, EXCHANGES // 4)
         before = cpu(pid)
         await load(channel, whole, EXCHANGES)
@@ -133,12 +133,13 @@ async def main() -> None:
         print(f"CPU per event of a stream: {per_event * 1e6:.0f} us")
         print(f"memory after {EXCHANGES:,} exchanges: {memory(pid) / 2**20:.0f} MiB")
         before_memory = memory(pid)
-        channels = [connection(target, 1 + number) for number in range(CONNECTIONS)]
+        channels = [connection(target) for _ in range(CONNECTIONS)]
         await asyncio.gather(*(exchange(one, whole) for one in channels))
         print(f"memory per connection: {(memory(pid) - before_memory) / CONNECTIONS / 1024:.0f} KiB")
         before_memory = memory(pid)
-        calls = [channels[n % CONNECTIONS].stream_stream(f"/{SERVICE}/Process")() for n in range(STREAMS)]
-        for call in calls:
+        calls = []
+        for number in range(STREAMS):
+            calls.append(call := channels[number % CONNECTIONS].stream_stream(f"/{SERVICE}/Process")())
             for message in whole[:3]:
                 await call.write(message)
                 await call.read()

@@ -34,9 +34,15 @@ _ATTRIBUTES = "envoy.filters.http.ext_proc"
 # gRPC initial metadata that says which path the route will rewrite to: routes rewrite behind this filter.
 _PATH = "x-llmproxy-path"
 
-# Who calls: an attribute of the proxy, else gRPC initial metadata.
-_WORKLOAD = ("xds.node.metadata.WORKLOAD_NAME", "x-llmproxy-source-workload")
-_WORKLOAD_NAMESPACE = ("xds.node.metadata.NAMESPACE", "x-llmproxy-source-workload-namespace")
+# Who calls: at a gateway the peer that Istio knows, else the proxy itself; else gRPC initial metadata.
+_WORKLOAD = (
+    ("filter_state.downstream_peer.workload", "xds.node.metadata.WORKLOAD_NAME"),
+    "x-llmproxy-source-workload",
+)
+_WORKLOAD_NAMESPACE = (
+    ("filter_state.downstream_peer.namespace", "xds.node.metadata.NAMESPACE"),
+    "x-llmproxy-source-workload-namespace",
+)
 
 
 class Observer:
@@ -128,8 +134,9 @@ class Stream:
         self._exchange = Exchange(found, headers, now, observer.limits)
         attributes = message.attributes[_ATTRIBUTES].fields
         workload, namespace = (
-            (attributes[attribute].string_value if attribute in attributes else "") or self._initial_metadata.get(name)
-            for attribute, name in (_WORKLOAD, _WORKLOAD_NAMESPACE)
+            next((attributes[name].string_value for name in names if name in attributes), None)
+            or self._initial_metadata.get(fallback)
+            for names, fallback in (_WORKLOAD, _WORKLOAD_NAMESPACE)
         )
         self._labels = (
             observer.workload(workload),

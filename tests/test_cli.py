@@ -165,7 +165,7 @@ def test_demo_without_its_packages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "extproc.demo.run", None)
     result = invoke(["demo"])
     assert result.exit_code == 1
-    assert "pip install 'extproc[demo]'" in result.stderr
+    assert "pip install '.[demo]'" in result.stderr
 
 
 def test_installed_command() -> None:

@@ -49,9 +49,12 @@ def test_formats_are_listed() -> None:
     assert [f for f in FORMATS if f"| `{f.provider}` / `{f.api}` |" not in text] == []
 
 
-@pytest.mark.parametrize("file", ["README.md", "docs/operations.md", "docs/decisions/0004-counting.md"])
+DOCUMENTS = ["README.md", "deploy/README.md", "docs/operations.md"]
+
+
+@pytest.mark.parametrize("file", [*DOCUMENTS, "docs/decisions/0004-counting.md"])
 def test_links_lead_somewhere(file: str) -> None:
     """Links within the repository lead to files that exist."""
-    targets = re.findall(r"\]\(([^):#]+)\)", (ROOT / file).read_text())
+    targets = re.findall(r"\]\(([^):#]+)(?:#[^)]*)?\)", (ROOT / file).read_text())
     assert targets
     assert [target for target in targets if not (ROOT / file).parent.joinpath(target).exists()] == []

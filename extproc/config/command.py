@@ -68,10 +68,11 @@ def config() -> None:
 )
 @click.option(
     "--server-address",
-    type=_Read("SERVICE:PORT", read.server),
+    type=_Read("SERVICE:PORT|unix:PATH", read.server),
     default=DEFAULT_SERVER,
     show_default=True,
-    help="The Service of extproc. Do not name it `extproc`: Kubernetes would make it variables EXTPROC_*.",
+    help="The Service of extproc, or the Unix socket of one beside each proxy. Do not name the Service `extproc`: "
+    "Kubernetes would make it variables EXTPROC_*.",
 )
 @click.option(
     "--gateway",
@@ -106,7 +107,9 @@ def istio(output: Path | None, **values: Any) -> None:  # noqa: ANN401
     try:
         from extproc.config.istio import applied, render  # noqa: PLC0415 - only this needs its libraries
     except ImportError as error:
-        raise click.ClickException(f"{error}; install what it needs: pip install 'extproc[config]'") from None
+        raise click.ClickException(
+            f"{error}; install what it needs, in the checkout: pip install '.[config]'"
+        ) from None
     asked = options_of(**values)
     if output is None:
         click.echo(applied(asked), nl=False)
@@ -126,7 +129,7 @@ def options_of(  # noqa: PLR0913 - the options of the command
     namespace: str,
     workload_selector: tuple[tuple[str, str], ...],
     istio_version: Any,  # noqa: ANN401
-    server_address: tuple[str, int],
+    server_address: read.Service | read.Socket,
     gateway: read.Gateway | None,
     gateway_ports: tuple[int, ...],
     header: tuple[str, str],
@@ -144,8 +147,7 @@ def options_of(  # noqa: PLR0913 - the options of the command
         namespace=namespace,
         workload_selector=workload_selector,
         istio_version=istio_version,
-        server_host=server_address[0],
-        server_port=server_address[1],
+        server=server_address,
         gateway=gateway,
         gateway_ports=gateway_ports,
         header_name=header[0],

@@ -11,8 +11,22 @@ from typing import Any, TypeAlias
 
 from betterproto2 import Casing, Message
 from envoy_data_plane.envoy.config.accesslog.v3 import AccessLog, AccessLogFilter, ExtensionFilter
+from envoy_data_plane.envoy.config.cluster.v3 import Cluster, ClusterDiscoveryType
 from envoy_data_plane.envoy.config.common.mutation_rules.v3 import HeaderMutationRules
-from envoy_data_plane.envoy.config.core.v3 import GrpcService, GrpcServiceEnvoyGrpc, HeaderValue
+from envoy_data_plane.envoy.config.core.v3 import (
+    Address,
+    GrpcService,
+    GrpcServiceEnvoyGrpc,
+    HeaderValue,
+    Http2ProtocolOptions,
+    Pipe,
+)
+from envoy_data_plane.envoy.config.endpoint.v3 import (
+    ClusterLoadAssignment,
+    Endpoint,
+    LbEndpoint,
+    LocalityLbEndpoints,
+)
 from envoy_data_plane.envoy.extensions.access_loggers.filters.cel.v3 import ExpressionFilter
 from envoy_data_plane.envoy.extensions.access_loggers.stats.v3 import Config as Stats
 from envoy_data_plane.envoy.extensions.access_loggers.stats.v3 import ConfigCounter, ConfigStat, ConfigTag
@@ -26,6 +40,10 @@ from envoy_data_plane.envoy.extensions.filters.http.ext_proc.v3 import (
     ProcessingModeBodySendMode,
     ProcessingModeHeaderSendMode,
 )
+from envoy_data_plane.envoy.extensions.upstreams.http.v3 import (
+    HttpProtocolOptions,
+    HttpProtocolOptionsExplicitHttpConfig,
+)
 from envoy_data_plane.envoy.type.metadata.v3 import (
     MetadataKey,
     MetadataKeyPathSegment,
@@ -35,6 +53,8 @@ from envoy_data_plane.envoy.type.metadata.v3 import (
 from envoy_data_plane.envoy.type.tracing.v3 import CustomTag, CustomTagMetadata
 from envoy_data_plane.envoy.type.v3 import Scope
 from envoy_data_plane.google.protobuf import Any as AnyMessage
+
+from extproc.config.options import Socket
 
 Mapped: TypeAlias = dict[str, Any]
 """A message as JSON, with the field names of its `.proto`."""
@@ -62,6 +82,7 @@ SPAN_TAGS: Mapping[str, str] = {
 }
 """Names of OpenTelemetry (https://opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-spans/) by keys of the metadata."""
 
+_HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 _PREFIX = "istiocustom"
 _COUNTERS = {
     "asm_llm_proxy_prompt_tokens": "request_prompt_tokens",
@@ -120,6 +141,22 @@ def external_processor(cluster: str, attributes: tuple[str, ...], bodies: Bodies
     )
     # The body modes in words, also where they are the default.
     return {**any_of(processor), "processing_mode": mode.to_dict(casing=Casing.SNAKE, include_default_values=True)}
+
+
+def socket_cluster(server: Socket) -> Mapped:
+    """Return a cluster for a server beside the proxy. gRPC is HTTP/2."""
+    address = Address(pipe=Pipe(path=server.path))
+    endpoint = LocalityLbEndpoints(lb_endpoints=[LbEndpoint(endpoint=Endpoint(address=address))])
+    options = HttpProtocolOptions(
+        explicit_http_config=HttpProtocolOptionsExplicitHttpConfig(http2_protocol_options=Http2ProtocolOptions())
+    )
+    cluster = Cluster(
+        name=server.cluster,
+        type=ClusterDiscoveryType.STATIC,
+        connect_timeout=timedelta(seconds=1),
+        load_assignment=ClusterLoadAssignment(cluster_name=server.cluster, endpoints=[endpoint]),
+    )
+    return {**mapped(cluster), "typed_extension_protocol_options": {_HTTP_OPTIONS: any_of(options)}}
 
 
 def streamed_bodies() -> Mapped:

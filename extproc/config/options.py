@@ -17,6 +17,7 @@ _HOST = re.compile(rf"{_LABEL}(\.{_LABEL})+")
 _SELECTOR = re.compile(r"(?P<key>([-a-zA-Z0-9.]+/)?[-a-zA-Z0-9._]+)=(?P<value>[-a-zA-Z0-9._]+)")
 _VERSION = re.compile(r"1\.(\d{2})(\.\d+)?")
 _PATH = re.compile(r"/[!-~]+")
+_SOCKET = re.compile(r"unix:/[!-~]{1,106}")
 _HEADER = re.compile(r"(?P<name>[-a-z0-9_]+)=(?P<value>[-a-z0-9]+)")
 _MAX_PORT = 65535
 
@@ -50,6 +51,29 @@ class Gateway:
 
 
 @dataclass(frozen=True)
+class Service:
+    """A server that is a Service of the mesh."""
+
+    host: str
+    port: int
+
+    @property
+    def cluster(self) -> str:
+        """Istio's name for its cluster."""
+        return f"outbound|{self.port}||{self.host}"
+
+
+@dataclass(frozen=True)
+class Socket:
+    """A server beside each proxy."""
+
+    path: str
+    """Of the Unix socket."""
+    cluster = "llm-proxy"
+    """Our name for its cluster."""
+
+
+@dataclass(frozen=True)
 class IstioOptions:
     """For whom the manifests are."""
 
@@ -59,19 +83,13 @@ class IstioOptions:
     """Empty: all workloads of the namespace."""
     istio_version: Version | None
     """`None`: all versions, each proxy by its own."""
-    server_host: str
-    server_port: int
+    server: Service | Socket
     gateway: Gateway | None
     gateway_ports: tuple[int, ...]
     """Of the gateways' servers, as their Gateway names them."""
     header_name: str
     """Calls with this header and value have routes of their own."""
     header_value: str
-
-    @property
-    def cluster(self) -> str:
-        """Istio's name for the cluster of the server."""
-        return f"outbound|{self.server_port}||{self.server_host}"
 
 
 def host(text: str) -> Host:
@@ -127,16 +145,21 @@ def version(text: str) -> Version | None:
     return 1, int(found[1])
 
 
-def server(text: str) -> tuple[str, int]:
-    """Read SERVICE.NAMESPACE.svc.cluster.local:PORT; the cluster's domain may be another.
+def server(text: str) -> Service | Socket:
+    """Read SERVICE.NAMESPACE.svc.cluster.local:PORT (the cluster's domain may be another), or unix:PATH.
 
     Raises:
         OptionError: it is not that.
     """
+    if _SOCKET.fullmatch(text):
+        return Socket(text.removeprefix("unix:"))
     name, _, port = text.rpartition(":")
     if not _HOST.fullmatch(name) or name.split(".")[2:3] != ["svc"]:
-        raise OptionError(f"{text!r} is no address of a Service, as in llm-proxy.llm-system.svc.cluster.local:50051")
-    return name, _port(port, text)
+        raise OptionError(
+            f"{text!r} is no address of a Service, as in llm-proxy.llm-system.svc.cluster.local:50051, and no Unix "
+            "socket, as in unix:/var/run/llm-proxy/extproc.sock"
+        )
+    return Service(name, _port(port, text))
 
 
 def gateway(text: str) -> Gateway | None:

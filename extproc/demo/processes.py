@@ -110,6 +110,7 @@ class Server:
 
     process: Process
     address: Address
+    """Of a Unix socket: its path, and 0."""
     metrics_url: str
 
 
@@ -133,7 +134,7 @@ async def extproc_server(*options: str, environment: Mapping[str, str] | None = 
             number += 1
         words = ready.replace(",", "").split()
         host, _, port = words[words.index("on") + 1].rpartition(":")
-        yield Server(process, (host, int(port)), words[-1])
+        yield Server(process, (host, int(port)) if host != "unix" else (port, 0), words[-1])
 
 
 @dataclass

@@ -13,11 +13,12 @@ from extproc.config.envoy import (
     Mapped,
     external_processor,
     per_route,
+    socket_cluster,
     streamed_bodies,
 )
 from extproc.config.istio.manifest import GATEWAY, File, Manifest, Place, envoy_filter, listener, outbound, patch
 from extproc.config.istio.providers import short_routes
-from extproc.config.options import IstioOptions
+from extproc.config.options import IstioOptions, Service, Socket
 
 # The proxies whose Envoy has `allow_content_length_header`.
 _STREAMS = (1, 30)
@@ -50,12 +51,13 @@ def gateway(options: IstioOptions) -> File | None:
         return None
     patches = [*_insert(GATEWAY, options, (*CALLER, *WORKLOAD)), *_switch_on(GATEWAY, options)]
     manifest = envoy_filter(f"{FILTER}-gateway", options.gateway.namespace, options.gateway.selector, patches)
-    namespace = options.server_host.split(".")[1]
-    manifest["metadata"]["annotations"] = Noted(
-        "Gateways that get only the clusters they refer to (PILOT_FILTER_GATEWAY_CLUSTER_CONFIG) need to be told of "
-        "this one. Since Istio 1.26; ignored before.",
-        {"envoyfilter.istio.io/referenced-services": f"{namespace}/{options.server_host}"},
-    )
+    if isinstance(options.server, Service):
+        namespace = options.server.host.split(".")[1]
+        manifest["metadata"]["annotations"] = Noted(
+            "Gateways that get only the clusters they refer to (PILOT_FILTER_GATEWAY_CLUSTER_CONFIG) need to be told "
+            "of this one. Since Istio 1.26; ignored before.",
+            {"envoyfilter.istio.io/referenced-services": f"{namespace}/{options.server.host}"},
+        )
     return File(
         "gateway.yaml",
         "The same as sidecar.yaml, for a gateway that calls to models go through.\n"
@@ -73,11 +75,19 @@ def _insert(place: Place, options: IstioOptions, attributes: tuple[str, ...]) ->
     """Return patches that put the filter before the router."""
     version = options.istio_version
     bodies = Bodies.STREAMED if version and version >= _STREAMS else Bodies.ASKED_FOR
-    config = _explained(external_processor(options.cluster, attributes, bodies), bodies)
+    config = _explained(external_processor(options.server.cluster, attributes, bodies), bodies)
+    if isinstance(options.server, Service):
+        config = noted(
+            config,
+            {
+                "grpc_service": "The mesh's own cluster for the Service of extproc: found, balanced and encrypted as "
+                "any other. The Service's port must be `appProtocol: grpc` (or have a name that begins with grpc-)."
+            },
+        )
     value = noted(
         {"name": FILTER, "disabled": True, "typed_config": config}, {"disabled": "Off, until a virtual host says on."}
     )
-    patches = [
+    patches: list[Any] = [
         patch("HTTP_FILTER", listener(place, port, "envoy.filters.http.router"), "INSERT_BEFORE", value)
         for port in place.ports
     ]
@@ -93,6 +103,9 @@ def _insert(place: Place, options: IstioOptions, attributes: tuple[str, ...]) ->
             merged[0],
         )
         patches += merged
+    if isinstance(options.server, Socket):
+        cluster = patch("CLUSTER", {"context": place.context}, "ADD", socket_cluster(options.server))
+        patches.insert(0, Noted("The server beside the proxy, over a Unix socket that both see.", cluster))
     return patches
 
 
@@ -106,8 +119,6 @@ def _explained(config: Mapped, bodies: Bodies) -> Mapped:
     if CALLER[0] in config["request_attributes"]:
         attributes = "Who calls: the workload of the peer, if Istio knows it; else this gateway."
     notes = {
-        "grpc_service": "The mesh's own cluster for the Service of extproc: found, balanced and encrypted as any "
-        "other. The Service's port must be `appProtocol: grpc` (or have a name that begins with grpc-).",
         "failure_mode_allow": "Calls are never refused because of us: down, slow or broken, they go on unmeasured.",
         "processing_mode": modes[bodies],
         "request_attributes": attributes,
