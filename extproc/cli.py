@@ -108,9 +108,7 @@ def demo(*, keep: bool) -> None:
     try:
         from extproc.demo.run import DemoError, run  # noqa: PLC0415 - only the demo needs its libraries
     except ImportError as error:
-        raise click.ClickException(
-            f"{error}; install the demo's packages, in the checkout: pip install '.[demo]'"
-        ) from None
+        raise click.ClickException(f"{error}; in the checkout: pip install '.[demo]'") from None
     try:
         run(keep=keep)
     except DemoError as error:

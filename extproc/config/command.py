@@ -107,9 +107,7 @@ def istio(output: Path | None, **values: Any) -> None:  # noqa: ANN401
     try:
         from extproc.config.istio import applied, render  # noqa: PLC0415 - only this needs its libraries
     except ImportError as error:
-        raise click.ClickException(
-            f"{error}; install what it needs, in the checkout: pip install '.[config]'"
-        ) from None
+        raise click.ClickException(f"{error}; in the checkout: pip install '.[config]'") from None
     asked = options_of(**values)
     if output is None:
         click.echo(applied(asked), nl=False)
