@@ -17,6 +17,8 @@ from extproc.settings import Settings
 from extproc.stream import Observer
 from extproc.transport.grpcio import GrpcioTransport
 
+_log = logging.getLogger(__name__)
+
 
 class ServeError(Exception):
     """The server cannot start; the message says why."""
@@ -50,8 +52,10 @@ async def _serve(settings: Settings) -> None:
     sys.stderr.write(f"extproc is ready: ext_proc on {address}, metrics on {metrics_server.url}\n")
     sys.stderr.flush()
     await stopping[0].wait()
+    _log.info("draining", extra={"seconds": settings.drain_seconds})
     await transport.stop(settings.drain_seconds, stopping[1])
     metrics_server.close()
+    _log.info("stopped")
 
 
 def _set_next(events: list[asyncio.Event]) -> None:

@@ -154,6 +154,9 @@ class Stream:
         model = self._model_tag(record.facts.request_model)
         response_model = observer.response_model(record.facts.response_model)
         observer.metrics.record(record, Labels(*self._labels, model, response_model))
+        if _log.isEnabledFor(logging.DEBUG):
+            known = metadata(record.facts, model)
+            _log.debug("a call ended", extra={"outcome": record.outcome, "status": record.status, **known})
         for gap in exchange.gaps:
             observer.metrics.gap(gap)
 

