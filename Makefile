@@ -28,6 +28,9 @@ lint: $(VENV)/.test ## Style and types
 format: $(VENV)/.test ## Let the formatter rewrite the code
 	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 
+docs: $(VENV)/.test ## Bring what the documentation shows up to date
+	@$(BIN)/python -m tests.show
+
 wire: $(VENV)/.test ## Compile protos/ to extproc/wire/
 	@$(BIN)/python -m grpc_tools.protoc -Iprotos --python_out=extproc/wire --pyi_out=extproc/wire protos/ext_proc.proto
 
@@ -49,4 +52,4 @@ $(VENV)/.test: $(VENV)/bin/python pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[demo,test,real]'
 	@touch $@ $(VENV)/.demo
 
-.PHONY: help demo test compose-test coverage lint format wire clean
+.PHONY: help demo test compose-test coverage lint format docs wire clean

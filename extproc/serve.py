@@ -10,8 +10,8 @@ import sys
 import uvloop
 from pythonjsonlogger.json import JsonFormatter
 
-from extproc import formats
 from extproc.exposition import MetricsServer
+from extproc.formats import finder
 from extproc.metrics import Metrics
 from extproc.settings import Settings
 from extproc.stream import Observer
@@ -36,7 +36,7 @@ def serve(settings: Settings) -> None:
 
 async def _serve(settings: Settings) -> None:
     metrics = Metrics()
-    transport = GrpcioTransport(Observer(settings, metrics, formats.find))
+    transport = GrpcioTransport(Observer(settings, metrics, finder(settings.formats, settings.detect_hosts)))
     try:
         metrics_server = MetricsServer(settings.metrics, metrics.exposition)
     except OSError as error:

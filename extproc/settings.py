@@ -14,7 +14,10 @@ from typing import Any, get_type_hints
 
 import yaml
 
+from extproc import formats
 from extproc.core.exchange import Limits
+from extproc.core.format import Format
+from extproc.declared import DeclarationError, declared
 
 ENVIRONMENT = "EXTPROC_"
 LOG_LEVELS = ("debug", "info", "warning", "error")
@@ -50,10 +53,13 @@ class Settings:
     max_decoded_bytes: int = _setting(
         Limits().decoded, "Longest body looked at after decoding its Content-Encoding.", minimum=1024
     )
+    detect_hosts: tuple[str, ...] = _setting((), "Hosts where whatever is posted is taken for a call to a model.")
+    formats: tuple[Format, ...] = ()
+    """Declared in the file: extproc/declared.py."""
 
     def __post_init__(self) -> None:
-        for item in fields(self):
-            check(item.name, getattr(self, item.name))
+        for name in NAMES:
+            check(name, getattr(self, name))
 
     @property
     def limits(self) -> Limits:
@@ -61,8 +67,11 @@ class Settings:
         return Limits(document=self.max_document_bytes, decoded=self.max_decoded_bytes)
 
 
-NAMES = tuple(item.name for item in fields(Settings))
-TEXTS: Mapping[str, str] = {item.name: item.metadata["text"] for item in fields(Settings)}
+FORMATS = "formats"
+NAMES = tuple(item.name for item in fields(Settings) if item.name != FORMATS)
+"""What can be set anywhere; in the file there are also `formats`."""
+_IN_FILE = (*NAMES, FORMATS)
+TEXTS: Mapping[str, str] = {item.name: item.metadata["text"] for item in fields(Settings) if item.name != FORMATS}
 DEFAULTS: Mapping[str, object] = {item.name: item.default for item in fields(Settings)}
 TYPES: Mapping[str, object] = get_type_hints(Settings)
 """By name: `str`, `int`, `float`, or a tuple of strings."""
@@ -162,8 +171,29 @@ def parse(name: str, text: str) -> object:
 
 
 def _from_file(file: Path | None) -> dict[str, object]:
-    if file is None:
-        return {}
+    found: dict[str, object] = {}
+    root, content = _read(file) if file is not None else (None, {})
+    for key, node in root.value if root is not None else ():
+        where = f"{file}, line {key.start_mark.line + 1}"
+        name = key.value
+        if name not in _IN_FILE:
+            raise SettingsError(f"{where}: {_unknown(str(name), _IN_FILE)}")
+        if name in found:
+            raise SettingsError(f"{where}: {name} is set twice")
+        if name == FORMATS:
+            found[name] = _formats(file, node)
+            continue
+        value = content[name]
+        found[name] = tuple(value) if isinstance(value, list) else value
+        try:
+            check(name, found[name])
+        except SettingsError as error:
+            raise SettingsError(f"{where}: {error}") from None
+    return found
+
+
+def _read(file: Path) -> tuple[yaml.MappingNode | None, dict[str, Any]]:
+    """Return a YAML file as nodes, which know their lines, and as values."""
     try:
         text = file.read_text(encoding="utf-8")
         root = yaml.compose(text, Loader=yaml.SafeLoader)
@@ -173,24 +203,17 @@ def _from_file(file: Path | None) -> dict[str, object]:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise SettingsError(f"{file} is not YAML: {' '.join(str(error).split())}") from None
     if content is None:
-        return {}
+        return None, {}
     if not isinstance(root, yaml.MappingNode):
-        raise SettingsError(f"{file}: a mapping is expected; known keys: {', '.join(NAMES)}")
-    found: dict[str, object] = {}
-    for key, _ in root.value:
-        where = f"{file}, line {key.start_mark.line + 1}"
-        name = key.value
-        if name not in NAMES:
-            raise SettingsError(f"{where}: {_unknown(str(name), NAMES)}")
-        if name in found:
-            raise SettingsError(f"{where}: {name} is set twice")
-        value = content[name]
-        found[name] = tuple(value) if isinstance(value, list) else value
-        try:
-            check(name, found[name])
-        except SettingsError as error:
-            raise SettingsError(f"{where}: {error}") from None
-    return found
+        raise SettingsError(f"{file}: a mapping is expected; known keys: {', '.join(_IN_FILE)}")
+    return root, content
+
+
+def _formats(file: Path | None, node: yaml.Node) -> tuple[Format, ...]:
+    try:
+        return declared(node, formats.FORMATS)
+    except DeclarationError as error:
+        raise SettingsError(f"{file}, line {error.line}: {error}") from None
 
 
 def _unknown(name: str, known: list[str] | tuple[str, ...]) -> str:

@@ -8,23 +8,20 @@ from __future__ import annotations
 
 import logging
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from time import monotonic
 
 from google.protobuf.message import DecodeError
 
-from extproc.core.exchange import Exchange, Headers
+from extproc.core.exchange import Exchange
 from extproc.core.facts import Gap
-from extproc.core.format import Format
+from extproc.formats import Find
 from extproc.labels import UNKNOWN, BoundedLabel, host
 from extproc.metadata import metadata
 from extproc.metrics import Labels, Metrics
 from extproc.settings import Settings
 from extproc.wire.ext_proc_pb2 import HeaderMap, ProcessingRequest
 from extproc.wire.replies import IGNORE, UNCHANGED, WATCH, with_metadata
-
-Find = Callable[[str, str], Format | None]
-"""Finds the format that claims a request, by its method and its path without the query."""
 
 _log = logging.getLogger(__name__)
 
@@ -126,8 +123,11 @@ class Stream:
     def _begin(self, message: ProcessingRequest, now: float) -> None:
         observer = self._observer
         headers = _headers(message.request_headers.headers)
-        path = self._initial_metadata.get(_PATH) or headers.get(":path", "")
-        found = observer.find(headers.get(":method", ""), path.partition("?")[0])
+        if path := self._initial_metadata.get(_PATH):
+            headers[":path"] = path
+        path = headers.get(":path", "").partition("?")[0]
+        destination = host(headers.get(":authority", ""))
+        found = observer.find(headers.get(":method", ""), path, destination)
         if found is None:
             observer.metrics.gap(Gap.NOT_LLM)
             return
@@ -141,7 +141,7 @@ class Stream:
         self._labels = (
             observer.workload(workload),
             observer.workload_namespace(namespace),
-            observer.destination(host(headers.get(":authority", ""))),
+            observer.destination(destination),
         )
         if message.request_headers.end_of_stream:
             self._exchange.request_end()
@@ -194,6 +194,11 @@ def _advance(exchange: Exchange, phase: str, message: ProcessingRequest, now: fl
             exchange.response_end(now)
 
 
-def _headers(headers: HeaderMap) -> Headers:
+def _headers(headers: HeaderMap) -> dict[str, str]:
     # Values are bytes; what we look for is ASCII, and Latin-1 takes any byte.
-    return {header.key: header.raw_value.decode("latin-1") or header.value for header in headers.headers}
+    found: dict[str, str] = {}
+    for header in headers.headers:
+        value = header.raw_value.decode("latin-1") or header.value
+        # Several lines of one name are one list: RFC 9110, section 5.3.
+        found[header.key] = f"{found[header.key]}, {value}" if header.key in found else value
+    return found

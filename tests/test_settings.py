@@ -25,6 +25,7 @@ VALUES: dict[str, tuple[Any, str]] = {
     "pinned_hosts": (("a.example",), "a.example"),
     "max_document_bytes": (4096, "4096"),
     "max_decoded_bytes": (8192, "8192"),
+    "detect_hosts": (("b.example", "c.example"), "b.example,c.example"),
 }
 
 
@@ -232,7 +233,7 @@ def test_bad_value_in_the_file(sources: Sources, text: str, message: str) -> Non
 @pytest.mark.parametrize("text", ["[listen]", "listen", "42", "- listen: h:1"])
 def test_file_that_is_no_mapping(sources: Sources, text: str) -> None:
     """A file of something else than settings is an error, which says which keys there are."""
-    assert sources.refused(file=text) == f"extproc.yaml: a mapping is expected; known keys: {', '.join(NAMES)}"
+    assert sources.refused(file=text) == f"extproc.yaml: a mapping is expected; known keys: {', '.join(NAMES)}, formats"
 
 
 @pytest.mark.parametrize(

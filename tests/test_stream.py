@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from extproc import formats
 from extproc.core.exchange import Exchange
 from extproc.core.format import Format
+from extproc.formats import Find
 from extproc.metrics import Metrics
 from extproc.settings import Settings
-from extproc.stream import Find, Observer, Stream
+from extproc.stream import Observer, Stream
 from extproc.wire.ext_proc_pb2 import HeaderValue, ProcessingRequest, ProcessingResponse
 from extproc.wire.replies import IGNORE, PHASES, UNCHANGED, WATCH
 from tests.samples import total
@@ -272,9 +273,9 @@ def test_message_of_an_unknown_phase(data: bytes) -> None:
 SECRET = "".join(reversed("terces"))
 
 
-def broken_find(method: str, path: str) -> Format | None:
+def broken_find(method: str, path: str, host: str) -> Format | None:
     """Fail, with the request in the message."""
-    raise LookupError(f"{SECRET} {method} {path}")
+    raise LookupError(f"{SECRET} {method} {path} {host}")
 
 
 SECRETS = (

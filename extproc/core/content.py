@@ -2,20 +2,33 @@
 
 A decoder hands out pieces of at most `PIECE` bytes, so that a body which inflates a thousandfold costs no more memory
 than one that does not, and stops with `Gap.TOO_LARGE` at `max_decoded` bytes, so that it costs no more time either.
+What the libraries hold besides is bounded by the format's window: 32 KiB for gzip and deflate, 16 MiB for br
+(RFC 7932, section 9.1), 8 MiB for zstd (RFC 9659).
 """
 
 from __future__ import annotations
 
+import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import reduce
 from typing import Protocol
+
+import brotli
 
 from extproc.core.facts import Gap
 
+if sys.version_info >= (3, 14):  # pragma: no cover
+    from compression import zstd
+else:  # pragma: no cover
+    from backports import zstd
+
 PIECE = 64 * 1024
+DEPTH = 4
+"""How many encodings may lie upon one another; nobody is known to use more than two."""
 _BLOCK = 16 * 1024
-_GZIP_MAGIC = b"\x1f\x8b"
-_GZIP_WINDOW = 16 + zlib.MAX_WBITS
+_MEMBER = 4 * 1024
 
 
 class Decoder(Protocol):
@@ -42,12 +55,89 @@ class Identity:
         return None
 
 
-class Gzip:
-    """gzip, of one or more members (RFC 1952); what follows the last member is ignored, as gzip itself does."""
+class Member(Protocol):
+    """One compressed stream, with the interface of `lzma.LZMADecompressor` and `zstd.ZstdDecompressor`."""
 
-    def __init__(self, max_decoded: int) -> None:
+    @property
+    def eof(self) -> bool:
+        """Whether the end of the stream has been reached."""
+        ...
+
+    @property
+    def needs_input(self) -> bool:
+        """Whether there is nothing more to be had without more input."""
+        ...
+
+    @property
+    def unused_data(self) -> bytes:
+        """What was found after the end of the stream."""
+        ...
+
+    def decompress(self, data: bytes, max_length: int) -> bytes:
+        """Give at most `max_length` bytes; `data` is empty as long as no input is needed."""
+        ...
+
+
+class Deflated:
+    """A gzip, zlib or raw deflate stream; `wbits` says which, as for `zlib.decompressobj`."""
+
+    def __init__(self, wbits: int) -> None:
+        self._stream = zlib.decompressobj(wbits)
+        self.eof = False
+        self.needs_input = True
+        self.unused_data = b""
+
+    def decompress(self, data: bytes, max_length: int) -> bytes:
+        """See `Member`."""
+        stream = self._stream
+        piece = stream.decompress(data or stream.unconsumed_tail, max_length)
+        self.eof, self.unused_data = stream.eof, stream.unused_data
+        # A full piece may leave output inside zlib when all input is taken.
+        self.needs_input = not stream.unconsumed_tail and len(piece) < max_length
+        return piece
+
+
+class Brotli:
+    """A brotli stream (RFC 7932).
+
+    The library calls it corrupt if anything follows its end in the same block, and keeps that block's output to itself.
+    """
+
+    unused_data = b""
+
+    def __init__(self) -> None:
+        self._stream = brotli.Decompressor()
+        self.eof = False
+        self.needs_input = True
+
+    def decompress(self, data: bytes, max_length: int) -> bytes:
+        """See `Member`."""
+        # The buffer has 32 KiB to begin with, and is tripled if that is not yet the limit.
+        piece: bytes = self._stream.process(data, output_buffer_limit=max_length // 4)
+        self.eof = self._stream.is_finished()
+        self.needs_input = not piece and self._stream.can_accept_more_data()
+        return piece
+
+
+@dataclass(frozen=True, slots=True)
+class Codec:
+    """One content encoding."""
+
+    begin: Callable[[int], Member]
+    """Begins a member, given its first byte."""
+    error: type[Exception]
+    """What `Member.decompress` raises if the input is corrupt."""
+    again: tuple[bytes, ...] = ()
+    """What further members begin with; if there is nothing, there is only one."""
+
+
+class Compressed:
+    """A body of one or more members; what follows the last is ignored, as gzip itself does."""
+
+    def __init__(self, codec: Codec, max_decoded: int) -> None:
+        self._codec = codec
         self._left = max_decoded
-        self._member = zlib.decompressobj(_GZIP_WINDOW)
+        self._member: Member | None = None
         self._between = b""
         self._closed = False
 
@@ -55,25 +145,32 @@ class Gzip:
         """See `Decoder`."""
         # In blocks: what a full piece leaves of its input is copied, which must not be the rest of a large chunk.
         for start in range(0, len(data), _BLOCK):
-            yield from self._decode(data[start : start + _BLOCK])
+            yield from self._block(data[start : start + _BLOCK])
 
-    def _decode(self, data: bytes) -> Iterator[bytes | Gap]:
-        more = bool(data)
-        while more and not self._closed:
-            if self._member.eof:
+    def _block(self, data: bytes) -> Iterator[bytes | Gap]:
+        while data and not self._closed:
+            if self._member is None:
+                self._member = self._codec.begin(data[0])
+            elif self._member.eof:
                 data = self._between + data
-                if len(data) < len(_GZIP_MAGIC) and _GZIP_MAGIC.startswith(data):
+                if not data.startswith(self._codec.again):
                     self._between = data
-                    return
-                if not data.startswith(_GZIP_MAGIC):
-                    self._closed = True
+                    self._closed = not any(magic.startswith(data) for magic in self._codec.again)
                     return
                 self._between = b""
-                self._member = zlib.decompressobj(_GZIP_WINDOW)
-            limit = min(PIECE, self._left + 1)
+                # A member of a few bytes costs as much time as this much output.
+                self._left -= _MEMBER
+                self._member = self._codec.begin(data[0])
+            yield from self._of(self._member, data)
+            data = self._member.unused_data
+
+    def _of(self, member: Member, data: bytes) -> Iterator[bytes | Gap]:
+        """Yield what one member makes of `data`, to the last byte: a flushed event must not wait for the next one."""
+        more = True
+        while more:
             try:
-                piece = self._member.decompress(data, limit)
-            except zlib.error:
+                piece = member.decompress(data, PIECE)
+            except self._codec.error:
                 self._closed = True
                 yield Gap.UNPARSABLE
                 return
@@ -84,13 +181,36 @@ class Gzip:
             self._left -= len(piece)
             if piece:
                 yield piece
-            data = self._member.unused_data if self._member.eof else self._member.unconsumed_tail
-            # A full piece may leave output inside zlib when all input is taken.
-            more = bool(data) or (len(piece) == limit and not self._member.eof)
+            data = b""
+            more = not (member.eof or member.needs_input)
+
+    def end(self) -> Gap | None:
+        """See `Decoder`. No body at all is not a truncated one: an answer may have none, whatever its headers say."""
+        return None if self._closed or self._member is None or self._member.eof else Gap.TRUNCATED
+
+
+class Stacked:
+    """An encoding upon another."""
+
+    def __init__(self, inner: Decoder, outer: Decoder) -> None:
+        self._inner = inner
+        self._outer = outer
+        self._closed = False
+
+    def decode(self, data: bytes) -> Iterator[bytes | Gap]:
+        """See `Decoder`."""
+        if self._closed:
+            return
+        for piece in self._outer.decode(data):
+            for item in (piece,) if isinstance(piece, Gap) else self._inner.decode(piece):
+                self._closed = isinstance(item, Gap)
+                yield item
+                if self._closed:
+                    return
 
     def end(self) -> Gap | None:
         """See `Decoder`."""
-        return None if self._closed or self._member.eof else Gap.TRUNCATED
+        return None if self._closed else self._outer.end() or self._inner.end()
 
 
 class Unknown:
@@ -105,12 +225,36 @@ class Unknown:
         return None
 
 
+def _deflate(first: int) -> Member:
+    """Begin "deflate": a zlib stream (RFC 9110, section 8.4.1.2), or the raw one that some senders take it to mean.
+
+    The first byte of a zlib stream names the method, 8, in its lower half. In a raw stream that would be a stored block
+    whose padding is not zero, which nobody writes.
+    """
+    return Deflated(zlib.MAX_WBITS if first & 0x0F == zlib.DEFLATED else -zlib.MAX_WBITS)
+
+
+_ZSTD_OPTIONS: dict[int, int] = {zstd.DecompressionParameter.window_log_max: 23}
+_ZSTD_FRAMES = (b"\x28\xb5\x2f\xfd", *(bytes([skippable]) + b"\x2a\x4d\x18" for skippable in range(0x50, 0x60)))
+_GZIP = Codec(lambda _: Deflated(16 + zlib.MAX_WBITS), zlib.error, (b"\x1f\x8b",))
+_CODECS = {
+    "gzip": _GZIP,
+    "x-gzip": _GZIP,
+    "deflate": Codec(_deflate, zlib.error),
+    "br": Codec(lambda _: Brotli(), brotli.error),
+    "zstd": Codec(lambda _: zstd.ZstdDecompressor(options=_ZSTD_OPTIONS), zstd.ZstdError, _ZSTD_FRAMES),
+}
+
+
 def decoder(content_encoding: str, max_decoded: int) -> Decoder:
-    """Choose the decoder for a Content-Encoding header; `max_decoded` is in bytes."""
-    match content_encoding.strip().lower():
-        case "" | "identity":
-            return Identity()
-        case "gzip" | "x-gzip":
-            return Gzip(max_decoded)
-        case _:
-            return Unknown()
+    """Choose the decoder for a Content-Encoding header, which lists encodings in the order in which they were applied.
+
+    `max_decoded` is in bytes, and holds for each of them; every further member of a body counts as 4 KiB more.
+    More than `DEPTH` encodings are as good as unknown.
+    """
+    names = [name.strip().lower() for name in content_encoding.split(",")]
+    applied = [name for name in names if name not in ("", "identity")]
+    if len(applied) > DEPTH or not _CODECS.keys() >= set(applied):
+        return Unknown()
+    decoders: list[Decoder] = [Compressed(_CODECS[name], max_decoded) for name in applied]
+    return reduce(Stacked, decoders) if decoders else Identity()

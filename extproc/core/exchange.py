@@ -12,19 +12,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from extproc.core.body import Body, Choose
+from extproc.core.choice import of_request, of_response, of_stream
 from extproc.core.content import decoder
 from extproc.core.document import Document
 from extproc.core.facts import Facts, Gap, Outcome, Record, UsageStatus
 from extproc.core.format import Counts, Format
-from extproc.core.framing import Framing, Json, Sse
+from extproc.core.framing import Framing
 
 Headers = Mapping[str, str]
-"""Names in lower case, pseudo-headers included; of a repeated header, the last."""
+"""Names in lower case, pseudo-headers included; the values of a repeated header joined by commas."""
 
 _STATUS = re.compile("[0-9]{3}")
 _LENGTH = re.compile("[0-9]{1,18}")
 _FIRST_ERROR = 400
-_SSE_FIRST_BYTES = b":deir"  # a comment, data, event, id, retry; no JSON document begins with one of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,8 @@ class Exchange:
     """Follows one request and its response; all times are seconds on one monotonic clock."""
 
     def __init__(self, api: Format, request_headers: Headers, now: float, limits: Limits) -> None:
-        self.facts = Facts(api.provider, api.api, api.operation)
+        path = request_headers.get(":path", "").partition("?")[0]
+        self.facts = Facts(api.provider, api.api, api.operation, requested_model=api.model_in_path(path))
         """What is known so far."""
         self.revision = 1
         """Goes up whenever `facts` has changed."""
@@ -58,7 +59,9 @@ class Exchange:
         self._answered = False
         self._failed = False
         self._finished = False
-        self._request: Body | None = self._body(request_headers, self._json_request)
+        self._request: Body | None = self._body(
+            request_headers, of_request(api, request_headers.get("content-type", ""), limits.document)
+        )
         self._response: Body | None = None
 
     def request_body(self, data: bytes) -> None:
@@ -80,11 +83,12 @@ class Exchange:
         self._status = int(status) if _STATUS.fullmatch(status) else 0
         length = headers.get("content-length", "")
         self._left = int(length) if _LENGTH.fullmatch(length) else None
-        if headers.get("content-type", "").lower().startswith("text/event-stream"):
+        content_type = headers.get("content-type", "")
+        if framing := of_stream(self._format, content_type, self._limits.document):
             self._set_streaming(streaming=True)
-            self._response = self._body(headers, self._sse)
-        else:
-            self._response = self._body(headers, self._sniffed)
+        self._response = self._body(headers, lambda first: framing or self._chosen(content_type, first))
+        if found := self._format.in_headers(headers):
+            self._note(found, UsageStatus.REPORTED)
 
     def response_body(self, data: bytes, now: float) -> None:
         """Take the next bytes of the response's body."""
@@ -129,18 +133,11 @@ class Exchange:
     def _body(self, headers: Headers, choose: Choose) -> Body:
         return Body(decoder(headers.get("content-encoding", ""), self._limits.decoded), choose)
 
-    def _json_request(self, _first: bytes) -> Framing:
-        return Json(self._limits.document, self._format.request.wanted)
-
-    def _sse(self, _first: bytes) -> Framing:
-        return Sse(self._limits.document)
-
-    def _sniffed(self, first: bytes) -> Framing:
-        # By what it is, not by what Content-Type says: some servers label streams as plain text or not at all.
-        # Errors are documents or plain words, which may begin with any letter.
-        streaming = self._status < _FIRST_ERROR and first[0] in _SSE_FIRST_BYTES
-        self._set_streaming(streaming=streaming)
-        return self._sse(first) if streaming else Json(self._limits.document, self._format.response.wanted)
+    def _chosen(self, content_type: str, first: bytes) -> Framing:
+        failed = self._status >= _FIRST_ERROR
+        choice = of_response(self._format, content_type, first, self._limits.document, failed=failed)
+        self._set_streaming(streaming=choice.streaming)
+        return choice.framing
 
     def _set_streaming(self, *, streaming: bool) -> None:
         if streaming != self.facts.streaming:
@@ -152,7 +149,7 @@ class Exchange:
             self.gaps.add(item)
         elif (document := self._format.request.read(item)) is None:
             self.gaps.add(Gap.UNPARSABLE)
-        elif model := self._format.requested_model(document):
+        elif self.facts.requested_model is None and (model := self._format.requested_model(document)):
             self.facts.requested_model = model
             self.revision += 1
 
@@ -190,6 +187,8 @@ class Exchange:
         self._answered = self._answered or self._format.is_finish(event)
         final = self._answered or self._end is not None or self._format.is_final(event)
         self._note(event, UsageStatus.REPORTED if final else UsageStatus.PARTIAL)
+        if self._format.is_last(event):
+            self._complete(now)
 
     def _note(self, document: Document, status: UsageStatus) -> None:
         """Take over what a response or an event says of the model and the tokens."""
@@ -213,7 +212,7 @@ class Exchange:
             return
         self._end = now
         facts = self.facts
-        if facts.usage_status is UsageStatus.PARTIAL:
+        if facts.usage_status is UsageStatus.PARTIAL and not self._failed:
             facts.usage_status = UsageStatus.REPORTED
             self.revision += 1
         after_first = (facts.usage.output_tokens or 0) - 1

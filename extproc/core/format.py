@@ -1,15 +1,19 @@
 """What one API's requests and responses look like, as data.
 
 A place is written as the names that lead to it: `usage.prompt_tokens_details.cached_tokens`, and with `[]` after a
-name for each element of an array: `choices[].delta.content`.
+name for each element of an array: `choices[].delta.content`. A place in the response's headers is `@` and the name of
+the header.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from urllib.parse import unquote
+
+import msgspec
 
 from extproc.core.document import Document, Reader, Steps, count, steps, text, values
 from extproc.core.facts import Usage
@@ -36,9 +40,11 @@ class Format:
     """OpenTelemetry's gen_ai.operation.name
     (https://opentelemetry.io/docs/specs/semconv/registry/attributes/gen-ai/)."""
     path: str
-    """Regular expression for the whole path, without its query."""
+    """Regular expression for the whole path, without its query. A group `model` in it is the request's model."""
     usage: Mapping[str, Sum]
-    """The fields of `Usage` that a response or an event may report."""
+    """The fields of `Usage` that a response or an event may report. Of several values at one place, the sum."""
+    host: str = ".*"
+    """Regular expression for the whole host, in lower case, where the path alone does not tell the API."""
     request_model: Places = ("model",)
     response_model: Places = ("model",)
     content: Places = ()
@@ -48,13 +54,31 @@ class Format:
     finish: Places = ()
     """Where an event says that its answer is over; counts in it and after it are final ones."""
     done: bytes | None = None
-    """The event that ends a stream."""
+    """The event that ends a stream, where it is no JSON."""
+    last: tuple[tuple[str, str | bool | None], ...] = ()
+    """The event that ends a stream, where it is JSON: it has one of these values at the place before it.
+
+    `None` stands for any value that is not null.
+    """
+    array: bool = False
+    """A stream may come as one JSON array that grows."""
+    output_is_rest: bool = False
+    """Of the total, what is not input is output, also where `output_tokens` leaves a part of it (reasoning) out."""
     error: Places = ("error",)
     """Where a response or an event has an error in place of an answer."""
 
-    def claims(self, method: str, path: str) -> bool:
-        """Tell whether a request is this API's; `path` comes without its query."""
-        return method == "POST" and self._path.fullmatch(path) is not None
+    def claims(self, method: str, path: str, host: str = "") -> bool:
+        """Tell whether a request is this API's; `path` comes without its query, `host` in lower case."""
+        return method == "POST" and self._path.fullmatch(path) is not None and self._host.fullmatch(host) is not None
+
+    def model_in_path(self, path: str) -> str | None:
+        """Return the model that the path of a claimed request names."""
+        found = self._path.fullmatch(path)
+        return unquote(found.groupdict().get("model") or "") or None if found else None
+
+    def in_headers(self, headers: Mapping[str, str]) -> Document:
+        """Return what is wanted of a response's headers."""
+        return {place: headers[place[1:]] for place in self._header_places if place[1:] in headers}
 
     @cached_property
     def request(self) -> Reader:
@@ -65,7 +89,7 @@ class Format:
     def response(self) -> Reader:
         """Reads what is wanted of a whole response, and of an event once the first token has been seen."""
         places = (*self.response_model, *self.error, *self._usage_places, *_optional(self.running), *self.finish)
-        return Reader(_roots(places))
+        return Reader(_roots((*places, *(place for place, _ in self.last))))
 
     @cached_property
     def event(self) -> Reader:
@@ -103,14 +127,22 @@ class Format:
         """Tell whether an event says that the answer is over."""
         return any(value for path in self._finish for value in values(event, path))
 
+    def is_last(self, event: Document) -> bool:
+        """Tell whether an event ends its stream."""
+        return any(
+            value is not None if wanted is None else value == wanted
+            for path, wanted in self._last
+            for value in values(event, path)
+        )
+
     def counts(self, document: Document) -> Counts:
         """Return the counts that a response or an event reports, term by term."""
         counts: Counts = {}
         for places, paths in self._terms:
             for path in paths:
-                number = next((n for value in values(document, path) if (n := count(value)) is not None), None)
-                if number is not None:
-                    counts[places] = number
+                numbers = [number for value in values(document, path) if (number := count(value)) is not None]
+                if numbers:
+                    counts[places] = sum(numbers)
                     break
         return counts
 
@@ -120,22 +152,46 @@ class Format:
         for name, terms in self.usage.items():
             reported = [counts[places] for places in terms if places in counts]
             sums[name] = sum(reported) if reported else None
-        usage = Usage(**sums)
-        if usage.total_tokens is None and usage.input_tokens is not None and usage.output_tokens is not None:
-            sums["total_tokens"] = usage.input_tokens + usage.output_tokens
-            usage = Usage(**sums)
-        return usage
+        given, written, total = sums.get("input_tokens"), sums.get("output_tokens"), sums.get("total_tokens")
+        if given is not None and written is not None:
+            if total is None:
+                sums["total_tokens"] = given + written
+            elif self.output_is_rest:
+                sums["output_tokens"] = max(written, total - given)
+        return Usage(**sums)
 
     @cached_property
     def _path(self) -> re.Pattern[str]:
         return re.compile(self.path)
 
     @cached_property
+    def _host(self) -> re.Pattern[str]:
+        return re.compile(self.host)
+
+    @cached_property
+    def _header_places(self) -> tuple[str, ...]:
+        places = (*self._usage_places, *self.response_model)
+        return tuple(place for place in places if place.startswith("@"))
+
+    @cached_property
+    def _last(self) -> tuple[tuple[Steps, str | bool | None], ...]:
+        return tuple((steps(place), value) for place, value in self.last)
+
+    @cached_property
     def _news(self) -> re.Pattern[bytes]:
-        names = [*_roots((*self._usage_places, *self.error)), *(steps(place)[-1] for place in self.finish)]
+        ends = [place for place, value in self.last if value is None]
+        # What is in an array is told by its name there: choices are in every event, their usage is not.
+        telling = (place.rpartition("[].")[2] for place in (*self._usage_places, *self.error))
+        names = [*_roots(telling), *(steps(place)[-1] for place in (*self.finish, *ends))]
         pattern = "|".join(re.escape(name) for name in names)
         # A value that is not null. Inside a string the name's closing quote would be escaped.
-        return re.compile(rf'"(?:{pattern})"\s*:\s*[^\sn]'.encode())
+        patterns = [rf'"(?:{pattern})"\s*:\s*[^\sn]']
+        patterns += [
+            rf'"{re.escape(steps(place)[-1])}"\s*:\s*{re.escape(_json(value))}'
+            for place, value in self.last
+            if value is not None
+        ]
+        return re.compile("|".join(patterns).encode())
 
     @property
     def _usage_places(self) -> Iterator[str]:
@@ -178,8 +234,13 @@ def _paths(places: Places) -> tuple[Steps, ...]:
     return tuple(steps(place) for place in places)
 
 
-def _roots(places: Sequence[str]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(steps(place)[0] for place in places))
+def _roots(places: Iterable[str]) -> tuple[str, ...]:
+    """Return the top-level members that the places are in."""
+    return tuple(dict.fromkeys(steps(place)[0] for place in places if not place.startswith("@")))
+
+
+def _json(value: object) -> str:
+    return msgspec.json.encode(value).decode()
 
 
 def _first_text(document: Document, paths: tuple[Steps, ...]) -> str | None:

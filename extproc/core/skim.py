@@ -4,8 +4,7 @@ Prompts carry pictures and answers carry vectors: documents of 20 MB with a mode
 end. This reader keeps the wanted members of the top-level object and lets all else go by. Its memory is bounded by
 `MEMBER`, its time is linear, and it does not recurse, so depth is no matter.
 
-Grammar: RFC 8259. What is between quotes is skipped by searching for the next quote. Outside quotes only
-brackets, commas and colons matter, and below the top level only brackets: there they are counted, not visited.
+Grammar: RFC 8259. At the top level brackets, commas and colons matter; below it, only where it ends.
 """
 
 from __future__ import annotations
@@ -13,15 +12,15 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator
 
+from extproc.core.nesting import Nesting
+
 MEMBER = 64 * 1024
 """Longest wanted member kept, in bytes; a longer one is let go."""
 
 _KEY = 256
 """Longest key looked at, in bytes. No wanted key is that long."""
 
-_BACKSLASH = ord("\\")
 _STRUCTURE = re.compile(rb'["{}\[\],:]')
-_BRACKET = re.compile(rb"[{}\[\]]")
 
 
 class Skimmer:
@@ -30,10 +29,8 @@ class Skimmer:
     def __init__(self, wanted: Collection[str]) -> None:
         self._wanted = {b'"' + name.encode() + b'"' for name in wanted}
         self._kept: dict[bytes, bytes] = {}
-        self._depth = 0
+        self._at = Nesting()
         self._ended = False
-        self._in_string = False
-        self._escaped = False
         self._is_object = False
         self._key: bytes | None = None  # the key whose value is being read
         self._text: bytearray | None = bytearray()  # the key or wanted value so far; None when it is let go
@@ -42,7 +39,12 @@ class Skimmer:
         """Take the next bytes of the document."""
         position = 0
         while position < len(data) and not self._ended:
-            position = self._string(data, position) if self._in_string else self._structure(data, position)
+            if self._at.in_string or self._at.depth > 1:
+                end = self._at.skip(data, position)
+                self._keep(data, position, end)
+                position = end
+            else:
+                position = self._structure(data, position)
 
     @property
     def complete(self) -> bool:
@@ -57,42 +59,19 @@ class Skimmer:
         """Return the wanted members whose values have ended, as a JSON object."""
         return b"{" + b",".join(key + b":" + value for key, value in self._kept.items()) + b"}"
 
-    def _string(self, data: bytes, position: int) -> int:
-        """Skip to the end of a string; return where reading goes on."""
-        start = position
-        position += self._escaped
-        self._escaped = False
-        while self._in_string:
-            quote = data.find(b'"', position)
-            end = len(data) if quote < 0 else quote
-            # What an odd number of backslashes stands before is escaped.
-            unescaped = end
-            while unescaped > position and data[unescaped - 1] == _BACKSLASH:
-                unescaped -= 1
-            odd = (end - unescaped) % 2 == 1
-            if quote < 0:
-                self._escaped = odd
-                break
-            self._in_string = odd
-            position = end = quote + 1
-        self._keep(data, start, end)
-        return end
-
     def _structure(self, data: bytes, position: int) -> int:
         """Read up to and with the next structural character; return where reading goes on."""
-        if self._depth > 1:
-            return self._below(data, position)
         match = _STRUCTURE.search(data, position)
         if match is None:
-            if self._depth:
+            if self._at.depth:
                 self._keep(data, position, len(data))
             return len(data)
         end = match.end()
         character = match[0]
-        if self._depth == 0:
+        if self._at.depth == 0:
             self._begin(character)
         elif character == b'"':
-            self._in_string = True
+            self._at.in_string = True
             if self._key is None:
                 self._text, position = bytearray(), match.start()  # however far a key is indented
             self._keep(data, position, end)
@@ -108,34 +87,13 @@ class Skimmer:
             self._text = bytearray() if self._key in self._wanted else None
         else:
             self._keep(data, position, end)
-            self._depth += character != b":"
+            self._at.depth += character != b":"
         return end
 
     def _begin(self, character: bytes) -> None:
         self._is_object = character == b"{"
         self._ended = not self._is_object  # nothing else has members
-        self._depth = 1
-
-    def _below(self, data: bytes, position: int) -> int:
-        """Skip what lies between two strings below the top level by counting its brackets."""
-        quote = data.find(b'"', position)
-        end = len(data) if quote < 0 else quote
-        closing = data.count(b"}", position, end) + data.count(b"]", position, end)
-        if self._depth - closing > 1:
-            self._depth += data.count(b"{", position, end) + data.count(b"[", position, end) - closing
-        else:
-            # It may come back to the top level: look at each bracket.
-            for match in _BRACKET.finditer(data, position, end):
-                self._depth += 1 if match[0] in b"{[" else -1
-                if self._depth == 1:
-                    end = match.end()
-                    self._keep(data, position, end)
-                    return end
-        if quote >= 0:
-            self._in_string = True
-            end += 1
-        self._keep(data, position, end)
-        return end
+        self._at.depth = 1
 
     def _keep(self, data: bytes, start: int, end: int) -> None:
         if self._text is None:

@@ -16,6 +16,7 @@ FORMAT = Format(
     operation="chat",
     path=path("chat/completions"),
     usage=USAGE,
+    output_is_rest=True,  # xAI, Grok and Gemini on Vertex: completion_tokens leave the reasoning out
     content=(
         "choices[].delta.content",
         "choices[].delta.reasoning_content",  # DeepSeek, DashScope

@@ -7,6 +7,7 @@ import json
 import tracemalloc
 from collections.abc import Callable
 from copy import deepcopy
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -543,3 +544,39 @@ def test_content_length_ends_a_response() -> None:
     exchange.response_body(b"", 103.0)
     exchange.response_end(103.0)
     assert finish(exchange).duration == 2.0
+
+
+def test_model_in_the_path() -> None:
+    """Where the path names the model, it is the request's, whatever the body says."""
+    api = replace(API, path=r"/(?P<model>[a-z]+)/talk")
+    exchange = make({"model": "body"}, {":path": "/deployed/talk?version=1"}, api)
+    assert exchange.facts.requested_model == "deployed"
+    assert make({"model": "body"}, {":path": "/talk"}, api).facts.requested_model == "body"
+
+
+def test_counts_in_headers() -> None:
+    """What the response's headers report is known at once, and stands if the body says nothing."""
+    exchange = make(api=replace(PLAIN, usage={"input_tokens": (("@x-input", "usage.input"),)}))
+    exchange.response_headers({**OK, "x-input": "12"})
+    assert (exchange.facts.usage.input_tokens, exchange.facts.usage_status) == (12, UsageStatus.REPORTED)
+    exchange.response_body(b"{}", 101.0)
+    exchange.response_end(102.0)
+    assert finish(exchange).facts.usage.input_tokens == 12
+
+
+def test_last_event() -> None:
+    """With the event that ends a stream it is complete, though its bytes may go on."""
+    exchange = make(api=replace(API, last=(("type", "stop"),)))
+    exchange.response_headers(SSE)
+    exchange.response_body(sse(RUNNING, {"type": "stop"}), 101.0)
+    assert exchange.facts.usage_status is UsageStatus.REPORTED
+    assert finish(exchange).outcome is Outcome.COMPLETE
+
+
+@pytest.mark.parametrize("media", ["audio/mpeg", "image/png", "video/mp4"])
+def test_media(media: str) -> None:
+    """Sound and pictures are no broken JSON."""
+    exchange = answer(make(), {**OK, "content-type": media}, b"\xff\xfb\x90d" * 100)
+    assert finish(exchange).outcome is Outcome.COMPLETE
+    assert exchange.gaps == {Gap.NO_USAGE}
+    assert exchange.facts.streaming is False

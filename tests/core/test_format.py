@@ -59,6 +59,71 @@ def test_claims(method: str, path: str, *, expected: bool) -> None:
     assert API.claims(method, path) is expected
 
 
+PLACED = Format(
+    provider="acme",
+    api="placed",
+    operation="chat",
+    path=r"/models/(?P<model>[^/:]+):(?:ask|(?P<stream>stream))|/models",
+    host=r"(?:.*\.)?acme\.test",
+    usage={"input_tokens": (("@x-input", "usage.input"),), "output_tokens": (("usage.output",),)},
+    response_model=("@x-model", "model"),
+    last=(("type", "stop"), ("state.done", True), ("summary", None)),
+)
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"), [("acme.test", True), ("eu.acme.test", True), ("acme.test.evil", False), ("", False)]
+)
+def test_host(host: str, *, expected: bool) -> None:
+    """Where the path does not tell the API, the host does."""
+    assert PLACED.claims("POST", "/models/m:ask", host) is expected
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("/models/m-1:ask", "m-1"),
+        ("/models/arn%3Aaws%2Fm:stream", "arn:aws/m"),
+        ("/models/%ff:ask", "\ufffd"),
+        ("/models", None),
+        ("/elsewhere", None),
+    ],
+)
+def test_model_in_path(path: str, expected: str | None) -> None:
+    """A path may name the model, percent-encoded."""
+    assert PLACED.model_in_path(path) == expected
+    assert API.model_in_path(path) is None
+
+
+def test_headers() -> None:
+    """Counts and models may be in the response's headers; a body counts as a later report."""
+    found = PLACED.in_headers({"x-input": "12", "x-model": "m-2", "x-other": "1"})
+    assert (PLACED.counts(found), PLACED.responded_model(found)) == ({("@x-input", "usage.input"): 12}, "m-2")
+    assert PLACED.counts({"usage": {"input": 3}}) == {("@x-input", "usage.input"): 3}
+    assert PLACED.response.wanted == ("model", "error", "usage", "type", "state", "summary")
+
+
+@pytest.mark.parametrize(
+    ("event", "expected"),
+    [
+        ({"type": "stop"}, True),
+        ({"state": {"done": True}}, True),
+        ({"state": {"done": False}, "type": "text"}, False),
+        ({"state": {"done": 1.5}}, False),
+        ({"type": None}, False),
+        ({"summary": {}}, True),
+        ({"summary": None}, False),
+        ({}, False),
+    ],
+)
+def test_is_last(event: dict[str, object], *, expected: bool) -> None:
+    """The event that ends a stream is known by a value, and never passed over undecoded."""
+    assert PLACED.is_last(event) is expected
+    for separators in ((",", ":"), (" , ", " : ")):
+        assert PLACED.has_news(json.dumps(event, separators=separators).encode()) >= expected
+    assert not API.is_last(event)
+
+
 def test_wanted() -> None:
     """Only the members that hold facts are decoded, and content only of events."""
     assert set(API.request.wanted) == {"model", "deployment"}
@@ -145,7 +210,7 @@ def test_is_final() -> None:
         ({"cached": 5}, [None, 5, None, None]),
         ({"usage": {"cached": 2}, "cached": 5}, [None, 2, None, None]),
         ({"usage": {"cached": None}, "cached": 5}, [None, 5, None, None]),
-        ({"result": {"tokens": [{"input": 1}, {"output": "x"}, {"output": 6}, {"output": 7}]}}, [None, None, None, 6]),
+        ({"result": {"tokens": [{"input": 1}, {"output": "x"}, {"output": 6}, {"output": 7}]}}, [None, None, None, 13]),
         ({"usage": {"input": "x", "cached": -1, "written": 1.5, "output": True}}, [None, None, None, None]),
         ({"usage": None, "cached": {}}, [None, None, None, None]),
         ({"usage": [1, 2]}, [None, None, None, None]),
@@ -153,7 +218,7 @@ def test_is_final() -> None:
     ],
 )
 def test_counts(document: dict[str, object], expected: list[int | None]) -> None:
-    """Each term is the first count at one of its places; what is no count is absent."""
+    """Each term is the sum of the counts at the first of its places that has any; what is no count is absent."""
     terms = (*INPUT, *OUTPUT)
     assert API.counts(document) == {term: n for term, n in zip(terms, expected, strict=True) if n is not None}
 

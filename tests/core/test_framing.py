@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from extproc.core.facts import Gap
-from extproc.core.framing import Framing, Json, Sse
+from extproc.core.framing import Json, Sse
 from tests import cuts
 from tests.cuts import bytewise, every_way
+from tests.framings import documents, peak_memory
 
 BOM = b"\xef\xbb\xbf"
-
-
-def documents(framing: Framing, pieces: Iterable[bytes]) -> list[bytes | Gap]:
-    """Feed a framing to the end; return all that it yields."""
-    return [*(item for piece in pieces for item in framing.feed(piece)), *framing.end()]
 
 
 def reference(body: bytes) -> list[bytes]:
@@ -34,7 +29,7 @@ def reference(body: bytes) -> list[bytes]:
         elif not line:
             events.append(b"\n".join(data))
             data = []
-    return [event for event in events if event]
+    return [event for event in events if event.strip()]
 
 
 # Line ends to Unicode and to str.splitlines, none to an event stream.
@@ -65,6 +60,17 @@ SSE = {
     "no line end at the end": (b"data: a\n\ndata: b", [b"a", b"b"]),
     "blank lines": (b"\n\n\r\n\r\rdata: a\n\n\n\n\n", [b"a"]),
     "empty data": (b"data:\n\ndata: \n\ndata: a\n\n", [b"a"]),
+    "blank data": (b"data:  \n\ndata:\ndata:\n\ndata: \t\n\ndata: a\n\n", [b"a"]),
+    "dashscope": (
+        # https://help.aliyun.com/zh/model-studio/qwen-api-via-dashscope: comments, no space after the colon
+        (
+            b'id:1\nevent:result\n:HTTP_STATUS/200\ndata:{"output":{"text":"a"},"usage":{"total_tokens":3}}\n\n'
+            b'id:2\nevent:error\n:HTTP_STATUS/400\ndata:{"code":"DataInspectionFailed"}\n\n'
+        ),
+        [b'{"output":{"text":"a"},"usage":{"total_tokens":3}}', b'{"code":"DataInspectionFailed"}'],
+    ),
+    "escapes": (rb'data: "\"\\\u4f60\ud83d\ude00\n"' + b"\r\n\r\n", [rb'"\"\\\u4f60\ud83d\ude00\n"']),
+    "characters of many bytes, crlf": ("data: \u4f60\U0001f600\r\n\r\n".encode(), ["\u4f60\U0001f600".encode()]),
     "empty data line": (b"data: a\ndata:\ndata: b\n\n", [b"a\n\nb"]),
     "line separator": (
         "data: a\u2028b\u2029c\u0085d\x0be\x0cf\x1cg\n\n".encode(),
@@ -152,6 +158,34 @@ def test_sse_too_large_at_the_end() -> None:
     for body in (b"data: " + LONG, b"data: " + LONG + b"\n", b"data: " + LONG + b"\n\n"):
         for pieces in every_way(body):
             assert documents(Sse(40), pieces) == [Gap.TOO_LARGE]
+
+
+@pytest.mark.parametrize("line_end", [b"\n", b"\r\n", b"\r"])
+@pytest.mark.parametrize("start", [b"data: ", b"data:", BOM + b"data: ", b"event: e\ndata: {\ndata:"])
+def test_sse_too_large_wanted(start: bytes, line_end: bytes) -> None:
+    """Of an event over the limit the wanted members follow the gap."""
+    start = start.replace(b"\n", line_end)
+    members = b'"image": "' + LONG + b'", "usage": {"a": 1}}'
+    event = start + (members if b"{" in start else b"{" + members)
+    body = event + line_end * 2 + b"data: after" + line_end * 2
+    for pieces in every_way(body):
+        assert documents(Sse(40, ["usage"]), pieces) == [Gap.TOO_LARGE, b'{"usage":{"a": 1}}', b"after"]
+
+
+@pytest.mark.parametrize("data", [LONG, b'{"usage": 1, "a": "' + LONG, b"[1, " + LONG + b"]"])
+def test_sse_too_large_not_an_object(data: bytes) -> None:
+    """An event over the limit that is no whole object leaves the gap only."""
+    for pieces in every_way(b"data: " + data + b"\n\ndata: after\n\n"):
+        assert documents(Sse(40, ["usage"]), pieces) == [Gap.TOO_LARGE, b"after"]
+
+
+def test_sse_memory() -> None:
+    """Lines of any length take no more memory than the limit allows."""
+    for start in (b"data: ", b": ", b"foo", b'data: {"usage": "'):
+        for wanted in ((), ("usage",)):
+            assert peak_memory(Sse(100_000, wanted), [start, *(b"x" * 10_000 for _ in range(500))]) < 400_000
+    lines = (b"data: " + b"x" * 10_000 + b"\n" for _ in range(500))
+    assert peak_memory(Sse(100_000), lines) < 400_000
 
 
 JSON = {

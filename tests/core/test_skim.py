@@ -159,6 +159,13 @@ def test_depth() -> None:
             assert dict(skimmer.members())["model"].strip() == b"1"
 
 
+def test_chunk_of_small_values() -> None:
+    """Time is linear in a chunk, however many values there are in it: quadratic, this would time out."""
+    for value in (b"[],", b'"x":{},'):
+        document = b'{"model": 1, ' + value * 100_000 + b'"usage": 2}'
+        assert loads(skim([document]).members())["model"] == 1
+
+
 @pytest.mark.parametrize(
     "long",
     [

@@ -1,0 +1,46 @@
+"""A document on its way."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from extproc.core.facts import Gap
+from extproc.core.skim import Skimmer
+
+
+class Unfinished:
+    """Holds a document up to a limit, in bytes; beyond it, no more than its wanted members."""
+
+    def __init__(self, limit: int, wanted: Collection[str] = ()) -> None:
+        self._limit = limit
+        self._wanted = wanted
+        self._held = bytearray()
+        self._over = False
+        self._skimmer: Skimmer | None = None
+
+    def __bool__(self) -> bool:
+        """Tell whether anything was added."""
+        return self._over or bool(self._held)
+
+    def add(self, data: bytes) -> None:
+        """Take the next bytes of the document."""
+        if self._skimmer is not None:
+            self._skimmer.feed(data)
+        elif not self._over:
+            self._held += data
+            if len(self._held) > self._limit:
+                self._over = True
+                if self._wanted:
+                    self._skimmer = Skimmer(self._wanted)
+                    self._skimmer.feed(bytes(self._held))
+                self._held = bytearray()
+
+    def take(self) -> list[bytes | Gap]:
+        """End the document and return it, or the gap it leaves and what was kept of it; the next one may begin."""
+        taken: list[bytes | Gap] = [Gap.TOO_LARGE if self._over else bytes(self._held)]
+        if self._skimmer is not None and self._skimmer.complete:
+            taken.append(self._skimmer.document())
+        self._held = bytearray()
+        self._over = False
+        self._skimmer = None
+        return taken

@@ -1,0 +1,29 @@
+"""One JSON document."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+
+from extproc.core.facts import Gap
+from extproc.core.framing.protocol import BOM
+from extproc.core.framing.unfinished import Unfinished
+
+
+class Json:
+    """The body is one document (RFC 8259). Over the limit, it is reduced to its wanted members."""
+
+    def __init__(self, limit: int, wanted: Collection[str]) -> None:
+        self._body = Unfinished(limit, wanted)
+
+    def feed(self, data: bytes) -> Iterator[bytes | Gap]:
+        """Yield nothing: the document ends with the body."""
+        self._body.add(data)
+        return iter(())
+
+    def end(self) -> Iterator[bytes | Gap]:
+        """Yield the document, if the body was not empty."""
+        body = self._body.take()[-1]
+        if isinstance(body, Gap):
+            yield Gap.UNPARSABLE  # over the limit, and no object with an end to it
+        elif document := body.removeprefix(BOM).strip():
+            yield document
