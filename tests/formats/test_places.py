@@ -36,6 +36,17 @@ CHAT, EMBEDDINGS = "/v1/chat/completions", "/api/v1/services/embeddings/multimod
             },
             Usage(100, 50, 150, 0),
         ),
+        # https://help.aliyun.com/zh/model-studio/call-single-agent-application: a workflow may use several models.
+        (
+            "/api/v1/apps/a1/completion",
+            {
+                "models": [
+                    {"model_id": "qwen-max", "input_tokens": 10, "output_tokens": 2},
+                    {"model_id": "qwen-plus", "input_tokens": 20, "output_tokens": 3},
+                ]
+            },
+            Usage(30, 5, 35),
+        ),
         # https://help.aliyun.com/zh/model-studio/context-cache
         (
             CHAT,
