@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 SHOWN: dict[str, tuple[str, ...]] = {
     "README.md": ("extproc", "demo"),
     "docs/operations.md": ("extproc", "serve", "--help"),
-    "docs/formats.md": ("extproc.formats",),
+    "docs/formats.md": ("tests.show_formats",),
 }
 """By document, the module that is run and its arguments."""
 

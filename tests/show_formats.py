@@ -1,4 +1,4 @@
-"""`python -m extproc.formats`: the table of the formats, for docs/formats.md (`make docs`)."""
+"""`python -m tests.show_formats`: the table of the formats, for docs/formats.md (`make docs`)."""
 
 from __future__ import annotations
 
