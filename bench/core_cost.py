@@ -122,7 +122,7 @@ def main() -> None:
         size = len(case.request) + len(gzip.decompress(case.response) if case.encoding else case.response)
         milliseconds = cpu(partial(run, case)) * 1000
         held = memory(partial(run, case)) / 1024
-        print(f"| {case.name} | {size:,} | {milliseconds:.2g} | {milliseconds / size * 2**20:.2g} | {held:.0f} |")
+        print(f"| {case.name} | {size:,} | {milliseconds:.3g} | {milliseconds / size * 2**20:.3g} | {held:.0f} |")
 
 
 if __name__ == "__main__":
