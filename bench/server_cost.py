@@ -15,7 +15,7 @@ from pathlib import Path
 import grpc
 
 from extproc.demo.processes import extproc_server
-from extproc.transport.grpcio import SERVICE
+from extproc.transport import SERVICE
 from extproc.wire.ext_proc_pb2 import HeaderMap, HeaderValue, HttpBody, HttpHeaders, ProcessingRequest
 
 EXCHANGES = 10_000

@@ -33,6 +33,22 @@ def bound(address: str) -> socket.socket:
     raise reason
 
 
+def bound_unix(path: Path) -> socket.socket:
+    """Return a Unix socket bound to a path, which may have been left behind by a crash.
+
+    Raises:
+        OSError: somebody listens there, or nobody can.
+    """
+    clear(path)
+    found = socket.socket(socket.AF_UNIX)
+    try:
+        found.bind(str(path))
+    except OSError:
+        found.close()
+        raise
+    return found
+
+
 def clear(path: Path) -> None:
     """Make sure that a unix socket can be made at `path`; remove one that a crash has left behind.
 

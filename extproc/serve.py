@@ -15,7 +15,7 @@ from extproc.formats import finder
 from extproc.metrics import Metrics
 from extproc.settings import Settings
 from extproc.stream import Observer
-from extproc.transport.grpcio import GrpcioTransport
+from extproc.transport import Transport
 
 _log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ def serve(settings: Settings) -> None:
 
 async def _serve(settings: Settings) -> None:
     metrics = Metrics()
-    transport = GrpcioTransport(Observer(settings, metrics, finder(settings.formats, settings.detect_hosts)))
+    transport = _transport(settings, Observer(settings, metrics, finder(settings.formats, settings.detect_hosts)))
     try:
         metrics_server = MetricsServer(settings.metrics, metrics.exposition)
     except OSError as error:
@@ -56,6 +56,17 @@ async def _serve(settings: Settings) -> None:
     await transport.stop(settings.drain_seconds, stopping[1])
     metrics_server.close()
     _log.info("stopped")
+
+
+def _transport(settings: Settings, observer: Observer) -> Transport:
+    # Only the one that is used is imported: gRPC takes memory and time to start.
+    if settings.transport == "grpcio":
+        from extproc.transport.grpcio import GrpcioTransport  # noqa: PLC0415
+
+        return GrpcioTransport(observer)
+    from extproc.transport.fast import FastTransport  # noqa: PLC0415
+
+    return FastTransport(observer)
 
 
 def _set_next(events: list[asyncio.Event]) -> None:

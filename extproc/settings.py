@@ -21,6 +21,7 @@ from extproc.declared import DeclarationError, declared
 
 ENVIRONMENT = "EXTPROC_"
 LOG_LEVELS = ("debug", "info", "warning", "error")
+TRANSPORTS = ("fast", "grpcio")
 
 
 class SettingsError(ValueError):
@@ -36,6 +37,7 @@ class Settings:
     """All settings, checked; each with its default."""
 
     listen: str = _setting("127.0.0.1:50051", "Where Envoy connects: HOST:PORT or unix:PATH.", address="unix")
+    transport: str = _setting("fast", "What speaks gRPC with Envoy.", choices=TRANSPORTS)
     metrics: str = _setting("127.0.0.1:9464", "Where GET /metrics is served: HOST:PORT.", address="tcp")
     namespace: str = _setting("asm.llmproxy", "Namespace of the dynamic metadata.")
     log_level: str = _setting("warning", "Least severe messages logged.", choices=LOG_LEVELS)

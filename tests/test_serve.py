@@ -18,7 +18,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from extproc.demo.processes import Process, Server, extproc_server, started
-from extproc.transport.grpcio import SERVICE
+from extproc.transport import SERVICE
 from tests.samples import total
 from tests.waiting import exit_status
 from tests.wire.messages import CHAT, OK, body, headers, metadata_of, phase_of
@@ -234,12 +234,18 @@ async def test_settings_from_the_environment() -> None:
         stream.cancel()
 
 
-def test_only_what_serving_needs_is_imported() -> None:
-    """The libraries of the tools, of the demo and of the tests cost the server neither time nor memory."""
-    program = "import sys, extproc.cli, extproc.serve; print(*{name.partition('.')[0] for name in sys.modules})"
+@pytest.mark.parametrize(("transport", "grpc_needed"), [("fast", False), ("grpcio", True)])
+def test_only_what_serving_needs_is_imported(transport: str, *, grpc_needed: bool) -> None:
+    """The libraries of the tools, the demo, the tests and the other transport cost the server no time and memory."""
+    program = (
+        "import sys, extproc.cli, extproc.serve;"
+        f"import extproc.transport.{transport};"
+        "print(*{name.partition('.')[0] for name in sys.modules})"
+    )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=os.environ)
     imported = set(done.stdout.split())
-    assert {"extproc", "grpc", "msgspec", "prometheus_client", "uvloop"} <= imported
+    assert {"extproc", "msgspec", "prometheus_client", "uvloop"} <= imported
+    assert ("grpc" in imported) is grpc_needed
     # Not grpc_tools: grpc imports it by itself wherever it is installed.
     assert not imported & {"aiohttp", "betterproto2", "envoy", "envoy_data_plane", "hypothesis", "openai", "pydantic"}
 

@@ -14,8 +14,7 @@ from grpc_health.v1.health import aio as health
 
 from extproc.listening import bound, clear
 from extproc.stream import Observer, Stream
-
-SERVICE = "envoy.service.ext_proc.v3.ExternalProcessor"
+from extproc.transport import SERVICE
 
 # Envoy sends bodies in chunks of up to its buffer limit, 1 MiB unless configured otherwise.
 _LONGEST_MESSAGE = 64 * 1024 * 1024

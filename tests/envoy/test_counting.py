@@ -18,7 +18,7 @@ from extproc.demo.processes import Envoy, Server, extproc_server
 from extproc.metrics import Metrics
 from extproc.settings import Settings
 from extproc.stream import Observer, Stream
-from extproc.transport.grpcio import SERVICE
+from extproc.transport import SERVICE
 from extproc.wire.ext_proc_pb2 import ProcessingRequest
 from tests.envoy.cases import CHUNKED, JSON, SSE, Steps, seen, whole
 from tests.envoy.client import HOST, Client, ask, connected, post, request

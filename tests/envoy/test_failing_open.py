@@ -16,7 +16,7 @@ from envoy_data_plane.envoy.service.ext_proc import v3
 from envoy_data_plane.envoy.type.v3 import HttpStatus, StatusCode
 
 from extproc.demo.processes import Address, Envoy, Process, extproc_server
-from extproc.transport.grpcio import SERVICE
+from extproc.transport import SERVICE
 from extproc.wire.ext_proc_pb2 import ProcessingRequest
 from extproc.wire.replies import UNCHANGED, with_metadata
 from tests.envoy.cases import CHUNKED, SSE, Steps, seen

@@ -3,9 +3,10 @@ from __future__ import annotations
 import asyncio
 import re
 import socket
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,9 @@ from extproc import formats
 from extproc.metrics import Metrics
 from extproc.settings import Settings
 from extproc.stream import Observer
-from extproc.transport.grpcio import SERVICE, GrpcioTransport
+from extproc.transport import SERVICE, Transport
+from extproc.transport.fast import FastTransport
+from extproc.transport.grpcio import GrpcioTransport
 from tests.samples import total
 from tests.waiting import until
 from tests.wire.messages import CHAT, EVENTS, OK, body, headers, metadata_of, phase_of
@@ -37,7 +40,7 @@ SERVICE_UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
 class Server:
     """Our transport, serving, and a client of it."""
 
-    transport: GrpcioTransport
+    transport: Transport
     metrics: Metrics
     address: str
     channel: grpc.aio.Channel
@@ -61,11 +64,15 @@ class Server:
         await until(lambda: self.total(name, **labels) == value)
 
 
+Serving = Callable[..., AbstractAsyncContextManager[Server]]
+
+TRANSPORTS: dict[str, Callable[[Observer], Transport]] = {"fast": FastTransport, "grpcio": GrpcioTransport}
+
+
 @asynccontextmanager
-async def serving(address: str = "127.0.0.1:0") -> AsyncIterator[Server]:
-    """Serve at an address."""
+async def _serving(kind: str, address: str = "127.0.0.1:0") -> AsyncIterator[Server]:
     metrics = Metrics()
-    transport = GrpcioTransport(Observer(Settings(), metrics, formats.find))
+    transport = TRANSPORTS[kind](Observer(Settings(), metrics, formats.find))
     address = await transport.start(address)
     try:
         async with grpc.aio.insecure_channel(address) as channel:
@@ -74,9 +81,15 @@ async def serving(address: str = "127.0.0.1:0") -> AsyncIterator[Server]:
         await transport.stop(0, asyncio.Event())
 
 
+@pytest.fixture(params=TRANSPORTS)
+def serving(request: pytest.FixtureRequest) -> Serving:
+    """Serve at an address by each transport."""
+    return partial(_serving, request.param)
+
+
 @pytest.fixture
-async def server() -> AsyncIterator[Server]:
-    """Our transport on a free port."""
+async def server(serving: Serving) -> AsyncIterator[Server]:
+    """Each transport on a free port."""
     async with serving() as server:
         yield server
 
@@ -279,7 +292,7 @@ async def test_draining_cut_short(server: Server, turns: int) -> None:
     await server.counted("asm_llm_proxy_requests", 1, outcome="aborted")
 
 
-async def test_no_task_is_left() -> None:
+async def test_no_task_is_left(serving: Serving) -> None:
     """When the server has stopped, none of its tasks goes on."""
     before = asyncio.all_tasks()
     async with serving() as server:
@@ -289,7 +302,7 @@ async def test_no_task_is_left() -> None:
     await until(lambda: asyncio.all_tasks() == before)
 
 
-async def test_unix_socket(tmp_path: Path) -> None:
+async def test_unix_socket(serving: Serving, tmp_path: Path) -> None:
     """A unix socket is served like a port, and removed at the end."""
     path = tmp_path / "extproc.sock"
     async with serving(f"unix:{path}") as server:
@@ -300,7 +313,7 @@ async def test_unix_socket(tmp_path: Path) -> None:
     assert not path.exists()
 
 
-async def test_unix_socket_left_by_a_crash(tmp_path: Path) -> None:
+async def test_unix_socket_left_by_a_crash(serving: Serving, tmp_path: Path) -> None:
     """A socket file that nobody listens on any more is in nobody's way."""
     path = tmp_path / "extproc.sock"
     with socket.socket(socket.AF_UNIX) as crashed:
@@ -311,7 +324,7 @@ async def test_unix_socket_left_by_a_crash(tmp_path: Path) -> None:
         await talk(server.process(), call("m", 2))
 
 
-async def refused(address: str) -> str:
+async def refused(serving: Serving, address: str) -> str:
     """Try to serve where nobody can; return what is said."""
     with pytest.raises(OSError, match=r".") as error:
         async with serving(address):
@@ -319,26 +332,26 @@ async def refused(address: str) -> str:
     return error.value.strerror or str(error.value)
 
 
-async def test_port_in_use(server: Server, capfd: pytest.CaptureFixture[str]) -> None:
+async def test_port_in_use(serving: Serving, server: Server, capfd: pytest.CaptureFixture[str]) -> None:
     """A port that somebody listens on is refused, with the reason, and with no other noise; they are not disturbed."""
-    assert await refused(server.address) == "Address already in use"
+    assert await refused(serving, server.address) == "Address already in use"
     assert capfd.readouterr() == ("", "")
     await talk(server.process(), call("m", 1))
 
 
-async def test_unix_socket_in_use(tmp_path: Path) -> None:
+async def test_unix_socket_in_use(serving: Serving, tmp_path: Path) -> None:
     """A unix socket that somebody listens on is not taken from them."""
     path = tmp_path / "extproc.sock"
     async with serving(f"unix:{path}") as server:
-        assert await refused(f"unix:{path}") == "Address already in use"
+        assert await refused(serving, f"unix:{path}") == "Address already in use"
         await talk(server.process(), call("m", 1))
 
 
-async def test_unix_socket_where_a_file_is(tmp_path: Path) -> None:
+async def test_unix_socket_where_a_file_is(serving: Serving, tmp_path: Path) -> None:
     """A file that is no socket is left alone."""
     path = tmp_path / "notes.txt"
     path.write_text("important")
-    assert await refused(f"unix:{path}") == "Address already in use"
+    assert await refused(serving, f"unix:{path}") == "Address already in use"
     assert path.read_text() == "important"
 
 
@@ -350,9 +363,9 @@ async def test_unix_socket_where_a_file_is(tmp_path: Path) -> None:
         ("192.0.2.1:0", "Cannot assign requested address|Can't assign requested address"),
     ],
 )
-async def test_nobody_can_listen_there(address: str, reason: str) -> None:
+async def test_nobody_can_listen_there(serving: Serving, address: str, reason: str) -> None:
     """An address that cannot be listened on is refused with the system's reason."""
-    assert re.search(reason, await refused(address))
+    assert re.search(reason, await refused(serving, address))
 
 
 async def test_trailing_messages_after_the_end(server: Server) -> None:

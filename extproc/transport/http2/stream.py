@@ -1,0 +1,128 @@
+"""One HTTP/2 stream, as the receiver of its request sees it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from extproc.transport.http2 import frames
+from extproc.transport.http2.errors import ErrorCode
+
+if TYPE_CHECKING:
+    from extproc.transport.http2.connection import Connection
+
+LONGEST_WAIT = 64 * 1024
+"""Bytes of an answer that may wait for a peer that opens no window; whoever lets more come is reset."""
+MOST_WAITING = 16 * 1024 * 1024
+"""The same for all streams of a connection together."""
+
+
+class Receiver(Protocol):
+    """Takes a request and answers it on its stream."""
+
+    def data(self, data: bytes) -> None:
+        """Take the next bytes of the request's body."""
+
+    def end(self) -> None:
+        """Take note that the request is whole."""
+
+    def lost(self) -> None:
+        """Take note that the stream was reset, or the connection is gone, before the answer was whole."""
+
+    def expired(self) -> None:
+        """Take note that the time has come that `Stream.expire_at` was given."""
+
+
+class Stream:
+    """Sends the answer to one request, within the windows that the peer has opened."""
+
+    __slots__ = (
+        "_connection",
+        "_last",
+        "_waiting",
+        "due",
+        "ended",
+        "id",
+        "owed",
+        "receiver",
+        "remote_ended",
+        "spoke",
+        "window",
+    )
+
+    def __init__(self, connection: Connection, number: int, window: int, length: int | None) -> None:
+        self._connection = connection
+        self.id = number
+        self.receiver: Receiver
+        self.window = window  # what the peer lets us send
+        self.owed = 0  # bytes taken for which no window was given back
+        self.due = length  # what is to come by Content-Length
+        self.remote_ended = False
+        self.ended = False  # nothing more may be sent
+        self.spoke = False  # something was sent
+        self._waiting: bytearray | None = None  # what no window has been opened for
+        self._last: bytes | None = None  # trailers that wait behind it
+
+    def headers(self, block: bytes) -> None:
+        """Send the answer's headers; `block` is HPACK that refers to no dynamic table."""
+        connection = self._connection
+        connection.out.append(frames.header(len(block), frames.HEADERS, frames.END_HEADERS, self.id) + block)
+
+    def data(self, data: bytes) -> None:
+        """Send bytes of the answer, or hold them until there is a window for them."""
+        connection, size = self._connection, len(data)
+        if self._waiting is None and size <= self.window and size <= connection.window and size <= connection.frame:
+            self.spoke = True
+            self.window -= size
+            connection.window -= size
+            connection.out.append(frames.header(size, frames.DATA, 0, self.id) + data)
+            return
+        self._waiting = (self._waiting or bytearray()) + data
+        connection.held += size
+        self.pump()
+        if self._waiting is not None and (len(self._waiting) > LONGEST_WAIT or connection.held > MOST_WAITING):
+            self.reset(ErrorCode.ENHANCE_YOUR_CALM)
+
+    def end(self, block: bytes) -> None:
+        """Send the answer's trailers, behind what waits; it is whole then."""
+        if self._waiting is not None:
+            self._last = block
+        elif not self.ended:
+            self.ended = True
+            flags = frames.END_HEADERS | frames.END_STREAM
+            self._connection.out.append(frames.header(len(block), frames.HEADERS, flags, self.id) + block)
+            self._connection.answered(self)
+
+    def reset(self, code: ErrorCode) -> None:
+        """End the stream at once, both ways, whatever waits."""
+        self._connection.reset(self, code)
+
+    def expire_at(self, time: float) -> None:
+        """Ask for `receiver.expired()` at a time of the connection's clock."""
+        self._connection.expire_at(self, time)
+
+    def pump(self) -> None:
+        """Send what waits, as far as the windows go."""
+        connection = self._connection
+        while self._waiting is not None:
+            size = min(len(self._waiting), self.window, connection.window, connection.frame)
+            if size <= 0:
+                if self.window > 0:
+                    connection.waiting[self.id] = self
+                return
+            self.spoke = True
+            self.window -= size
+            connection.window -= size
+            connection.held -= size
+            connection.out.append(frames.header(size, frames.DATA, 0, self.id) + self._waiting[:size])
+            del self._waiting[:size]
+            if not self._waiting:
+                self._waiting = None
+                if self._last is not None:
+                    self.end(self._last)
+
+    def drop(self) -> None:
+        """Let go of what waits."""
+        if self._waiting is not None:
+            self._connection.held -= len(self._waiting)
+            self._connection.waiting.pop(self.id, None)
+            self._waiting = None

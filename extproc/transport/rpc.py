@@ -1,0 +1,209 @@
+"""gRPC over HTTP/2, as a server: calls to methods, messages in and out.
+
+https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from enum import IntEnum
+from time import monotonic
+from typing import Final, NamedTuple, Protocol
+from urllib.parse import quote
+
+from extproc.transport.http2 import Request, Stream
+
+LONGEST_MESSAGE = 64 * 1024 * 1024
+"""Longest message taken, in bytes. Envoy sends bodies in chunks of up to its buffer limit, 1 MiB by default."""
+
+_PREFIX: Final = 5  # a flag and a length of four bytes
+
+# HPACK that refers to the static table alone and leaves the dynamic one as it is: RFC 7541, appendix A.
+_CONTENT_TYPE: Final = b"\x0f\x10\x10application/grpc"
+_HEADERS: Final = b"\x88" + _CONTENT_TYPE
+_POST, _GRPC = "POST", "application/grpc"
+
+_TIMEOUT = re.compile(r"(\d{1,8})([HMSmun])")
+_UNITS = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
+
+
+class Code(IntEnum):
+    """https://github.com/grpc/grpc/blob/master/doc/statuscodes.md."""
+
+    OK = 0
+    DEADLINE_EXCEEDED = 4
+    NOT_FOUND = 5
+    RESOURCE_EXHAUSTED = 8
+    UNIMPLEMENTED = 12
+    INTERNAL = 13
+
+
+class CallError(Exception):
+    """A call fails; the message tells the client why."""
+
+    def __init__(self, code: Code, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class Handler(Protocol):
+    """Answers one call."""
+
+    def receive(self, message: bytes) -> bytes | None:
+        """Return the reply to a message, if there is one to send.
+
+        Raises:
+            CallError: the call fails.
+        """
+
+    def end(self) -> bool:
+        """Take note that the client sends no more; return whether the call is over with that. Raises as `receive`."""
+
+    def close(self) -> None:
+        """Take note that the call is over, however it ended. Called once."""
+
+
+class Invocation(NamedTuple):
+    """A call, as its handler sees it."""
+
+    metadata: Mapping[str, str]
+    send: Callable[[bytes], None]
+    """Sends a message that answers none."""
+
+
+Methods = Mapping[str, Callable[[Invocation], Handler]]
+"""What is served, by the path `/package.Service/Method`."""
+
+
+class Call:
+    """Follows one call on its HTTP/2 stream."""
+
+    __slots__ = ("_answered", "_handler", "_partial", "_stream")
+
+    def __init__(self, methods: Methods, request: Request, stream: Stream) -> None:
+        self._stream = stream
+        self._handler: Handler | None = None
+        self._partial: bytearray | None = None  # a message that has not come to its end
+        self._answered = False
+        if request.method != _POST:
+            stream.end(_status_line("405"))
+        elif not request.headers.get("content-type", "").startswith(_GRPC):
+            stream.end(_status_line("415"))
+        elif (method := methods.get(request.path)) is None:
+            self._finish(Code.UNIMPLEMENTED, f"no method {request.path}")
+        else:
+            if timeout := request.headers.get("grpc-timeout"):
+                self._expire(timeout)
+            self._handler = method(Invocation(request.headers, self.send))
+
+    def data(self, data: bytes) -> None:
+        """See http2.Receiver."""
+        # Nearly all messages come in a frame of their own. Flag and length as one number: the flag is 0.
+        if self._partial is None and len(data) >= _PREFIX and int.from_bytes(data[:_PREFIX]) == len(data) - _PREFIX:
+            self._message(data[_PREFIX:])
+        else:
+            self._assemble(data)
+
+    def end(self) -> None:
+        """See http2.Receiver."""
+        if self._handler is None:
+            return
+        if self._partial is not None:
+            self._finish(Code.INTERNAL, "the last message is not whole")
+            return
+        try:
+            over = self._handler.end()
+        except CallError as error:
+            self._finish(error.code, str(error))
+        else:
+            if over:
+                self._finish(Code.OK)
+
+    def lost(self) -> None:
+        """See http2.Receiver."""
+        self._close()
+
+    def expired(self) -> None:
+        """See http2.Receiver."""
+        self._finish(Code.DEADLINE_EXCEEDED, "the call's time is over")
+
+    def send(self, message: bytes) -> None:
+        """Send a message."""
+        if not self._answered:
+            self._answered = True
+            self._stream.headers(_HEADERS)
+        self._stream.data(b"\0" + len(message).to_bytes(4) + message)
+
+    def _message(self, message: bytes) -> None:
+        if self._handler is None:
+            return
+        try:
+            reply = self._handler.receive(message)
+        except CallError as error:
+            self._finish(error.code, str(error))
+        else:
+            if reply is not None:
+                self.send(reply)
+
+    def _assemble(self, data: bytes) -> None:
+        partial = self._partial or bytearray()
+        partial += data
+        position = 0
+        while self._handler is not None and len(partial) - position >= _PREFIX:
+            if partial[position]:
+                # No encoding but identity was offered, so whichever it is: it is not known here.
+                self._finish(Code.UNIMPLEMENTED, "compressed messages are not supported", b"grpc-accept-encoding")
+                break
+            start = position + _PREFIX
+            end = start + int.from_bytes(partial[position + 1 : start])
+            if end - start > LONGEST_MESSAGE:
+                self._finish(Code.RESOURCE_EXHAUSTED, f"a message of {end - start} bytes; at most {LONGEST_MESSAGE}")
+                break
+            if end > len(partial):
+                break
+            position = end
+            self._message(bytes(partial[start:end]))
+        del partial[:position]
+        self._partial = partial if partial and self._handler is not None else None
+
+    def _expire(self, timeout: str) -> None:
+        if found := _TIMEOUT.fullmatch(timeout):
+            self._stream.expire_at(monotonic() + int(found[1]) * _UNITS[found[2]])
+
+    def _finish(self, code: Code, message: str = "", *also: bytes) -> None:
+        self._close()
+        block = b"" if self._answered else _HEADERS
+        block += _literal(b"grpc-status", b"%d" % code)
+        if message:
+            block += _literal(b"grpc-message", quote(message, safe=" /,:;.()").encode())
+        for name in also:
+            block += _literal(name, b"identity")
+        self._stream.end(block)
+
+    def _close(self) -> None:
+        handler, self._handler, self._partial = self._handler, None, None
+        if handler is not None:
+            handler.close()
+
+
+def _literal(name: bytes, value: bytes) -> bytes:
+    """Return a header that is not to be indexed: RFC 7541, section 6.2.2."""
+    return b"\0" + _length(name) + name + _length(value) + value
+
+
+def _length(text: bytes) -> bytes:
+    """Return the length of a string that is not Huffman-coded: RFC 7541, section 5.1, with a prefix of 7 bits."""
+    rest = len(text) - 127
+    if rest < 0:
+        return bytes((len(text),))
+    encoded = bytearray((127,))
+    while rest >= 128:  # noqa: PLR2004 - seven bits a byte
+        encoded.append(rest & 127 | 128)
+        rest >>= 7
+    encoded.append(rest)
+    return bytes(encoded)
+
+
+def _status_line(status: str) -> bytes:
+    return b"\x08\x03" + status.encode()  # `:status` by its name in the static table
