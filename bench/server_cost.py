@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import sys
 from pathlib import Path
 
 import grpc
@@ -118,7 +119,7 @@ async def main() -> None:
     """Print the figures."""
     whole = [message.SerializeToString() for message in WHOLE]
     streamed = [message.SerializeToString() for message in STREAMED]
-    async with extproc_server() as server:
+    async with extproc_server("--transport", sys.argv[1] if sys.argv[1:] else "fast") as server:
         pid, target = server.process.process.pid, "{}:{}".format(*server.address)
         print(f"memory at rest: {memory(pid) / 2**20:.0f} MiB")
         channel = connection(target)

@@ -9,7 +9,7 @@ from extproc.transport.http2.allowance import Allowance
 from extproc.transport.http2.deadlines import Deadlines
 from extproc.transport.http2.errors import ConnectionFault, ErrorCode, StreamFault
 from extproc.transport.http2.headers import LONGEST_BLOCK, LONGEST_LIST, HeaderReader, Request
-from extproc.transport.http2.stream import Receiver, Stream
+from extproc.transport.http2.stream import NOBODY, Receiver, Stream
 
 Accept = Callable[[Request, Stream], Receiver]
 """Called with each request and the stream to answer it on."""
@@ -285,7 +285,9 @@ class Connection:
         if ends and request.length:
             raise StreamFault(ErrorCode.PROTOCOL_ERROR)
         self.streams[number] = stream = Stream(self, number, self._stream_window, request.length)
-        stream.receiver = self._accept(request, stream)
+        receiver = self._accept(request, stream)
+        if not stream.ended:
+            stream.receiver = receiver
         if ends:
             self._request_ends(stream)
 
@@ -437,10 +439,12 @@ class Connection:
     def _lose(self, stream: Stream, *, was_reset: bool) -> None:
         stream.ended = True
         stream.drop()
+        receiver = stream.receiver
         self._forget(stream, was_reset=was_reset)
-        stream.receiver.lost()
+        receiver.lost()
 
     def _forget(self, stream: Stream, *, was_reset: bool) -> None:
+        stream.receiver = NOBODY
         self.streams.pop(stream.id, None)
         self._remember(stream.id, was_reset=was_reset)
         self._finish_if_drained()

@@ -32,6 +32,26 @@ class Receiver(Protocol):
         """Take note that the time has come that `Stream.expire_at` was given."""
 
 
+class _Nobody:
+    """Receives what comes when all is over."""
+
+    def data(self, data: bytes) -> None:
+        """See Receiver."""
+
+    def end(self) -> None:
+        """See Receiver."""
+
+    def lost(self) -> None:
+        """See Receiver."""
+
+    def expired(self) -> None:
+        """See Receiver."""
+
+
+NOBODY: Receiver = _Nobody()
+"""Receives for streams that are over: they let go of their receivers, so that no cycle keeps either in memory."""
+
+
 class Stream:
     """Sends the answer to one request, within the windows that the peer has opened."""
 
@@ -52,7 +72,7 @@ class Stream:
     def __init__(self, connection: Connection, number: int, window: int, length: int | None) -> None:
         self._connection = connection
         self.id = number
-        self.receiver: Receiver
+        self.receiver = NOBODY
         self.window = window  # what the peer lets us send
         self.owed = 0  # bytes taken for which no window was given back
         self.due = length  # what is to come by Content-Length
