@@ -2,9 +2,38 @@
 
 from __future__ import annotations
 
-from extproc.core.facts import Facts
+from functools import lru_cache
+from typing import NamedTuple
+
+from extproc.core.facts import Facts, UsageStatus
 from extproc.labels import clean
-from extproc.wire.replies import Metadata
+from extproc.wire.replies import Metadata, encoded
+
+# Most calls of a mesh are to a few models.
+_REMEMBERED = 1024
+
+
+class _Names(NamedTuple):
+    """What is known before the answer: the same from call to call."""
+
+    provider: str
+    api: str
+    requested_model: str | None
+    response_model: str | None
+    streaming: bool | None
+
+
+def added(namespace: str, facts: Facts, model_tag: str) -> bytes:
+    """Return what is added to a reply to publish the facts."""
+    if facts.usage_status is UsageStatus.MISSING and facts.time_to_first_token is None:
+        names = _Names(facts.provider, facts.api, facts.requested_model, facts.response_model, facts.streaming)
+        return _before_the_answer(namespace, names, model_tag)
+    return encoded(namespace, metadata(facts, model_tag))
+
+
+@lru_cache(_REMEMBERED)
+def _before_the_answer(namespace: str, names: _Names, model_tag: str) -> bytes:
+    return encoded(namespace, metadata(Facts(operation="", **names._asdict()), model_tag))
 
 
 def metadata(facts: Facts, model_tag: str) -> Metadata:

@@ -17,11 +17,11 @@ from extproc.core.exchange import Exchange
 from extproc.core.facts import Gap
 from extproc.formats import Find
 from extproc.labels import UNKNOWN, BoundedLabel, host
-from extproc.metadata import metadata
+from extproc.metadata import added, metadata
 from extproc.metrics import Labels, Metrics
 from extproc.settings import Settings
 from extproc.wire.ext_proc_pb2 import HeaderMap, ProcessingRequest
-from extproc.wire.replies import IGNORE, UNCHANGED, WATCH, with_metadata
+from extproc.wire.replies import IGNORE, UNCHANGED, WATCH
 
 _log = logging.getLogger(__name__)
 
@@ -62,6 +62,17 @@ class Observer:
 
 class Stream:
     """Follows one stream: `receive` for each message, `close` when it ends, however it does."""
+
+    __slots__ = (
+        "_exchange",
+        "_faulty",
+        "_initial_metadata",
+        "_labels",
+        "_model",
+        "_observer",
+        "_published",
+        "_tag",
+    )
 
     def __init__(self, observer: Observer, initial_metadata: Mapping[str, str]) -> None:
         self._observer = observer
@@ -113,8 +124,8 @@ class Stream:
         reply = WATCH.get(phase, b"")
         if exchange.revision != self._published:
             self._published = exchange.revision
-            facts = metadata(exchange.facts, self._model_tag(exchange.facts.request_model))
-            reply = with_metadata(reply, self._observer.metadata_namespace, facts)
+            facts = exchange.facts
+            reply += added(self._observer.metadata_namespace, facts, self._model_tag(facts.request_model))
         if exchange.ended:
             # Before the reply goes out: whoever sees the response's end finds it counted.
             self._record(now)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from extproc.core.facts import Facts, Usage, UsageStatus
 from extproc.labels import MAX_BYTES
-from extproc.metadata import metadata
+from extproc.metadata import added, metadata
+from extproc.wire.replies import encoded
 
 
 def test_everything() -> None:
@@ -70,3 +74,23 @@ def test_models_are_cleaned() -> None:
     published = metadata(Facts("o", "c", "chat", requested_model='a\n"b', response_model="x" * 1000), "m")
     assert published["request_model"] == "a__b"
     assert published["response_model"] == "x" * MAX_BYTES
+
+
+@given(
+    st.builds(
+        Facts,
+        provider=st.sampled_from(("openai", "anthropic")),
+        api=st.sampled_from(("chat_completions", "messages")),
+        operation=st.sampled_from(("chat", "embeddings")),
+        requested_model=st.none() | st.sampled_from(("a", "b")),
+        response_model=st.none() | st.sampled_from(("a", "b")),
+        usage_status=st.sampled_from(UsageStatus),
+        usage=st.builds(Usage, st.none() | st.just(1)),
+        streaming=st.none() | st.booleans(),
+        time_to_first_token=st.none() | st.just(0.5),
+    ).filter(lambda facts: facts.usage_status is not UsageStatus.MISSING or facts.usage == Usage()),
+    st.sampled_from(("a", "b", "other")),
+)
+def test_remembered(facts: Facts, tag: str) -> None:
+    """What was published before is published again only for the very same facts."""
+    assert added("n", facts, tag) == encoded("n", metadata(facts, tag))

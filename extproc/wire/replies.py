@@ -67,6 +67,13 @@ IGNORE: bytes = _unchanged("request_headers", _IGNORE).SerializeToString()
 
 def with_metadata(reply: bytes, namespace: str, metadata: Metadata) -> bytes:
     """Return a reply that also sets `metadata`; Envoy keeps it if its configuration lists the namespace."""
+    # Messages of one type, one after the other, are one message with the fields of both:
+    # https://protobuf.dev/programming-guides/encoding/#last-one-wins
+    return reply + encoded(namespace, metadata)
+
+
+def encoded(namespace: str, metadata: Metadata) -> bytes:
+    """Return what is added to a reply to set `metadata`."""
     response = ProcessingResponse()
     fields = response.dynamic_metadata.fields[namespace].struct_value.fields
     for key, value in metadata.items():
@@ -76,6 +83,4 @@ def with_metadata(reply: bytes, namespace: str, metadata: Metadata) -> bytes:
             fields[key].bool_value = value
         else:
             fields[key].number_value = value
-    # Messages of one type, one after the other, are one message with the fields of both:
-    # https://protobuf.dev/programming-guides/encoding/#last-one-wins
-    return reply + response.SerializeToString()
+    return response.SerializeToString()
