@@ -19,7 +19,7 @@ from extproc.stream import Observer, Stream
 from extproc.transport import SERVICE
 from extproc.transport.health import Health
 from extproc.transport.http2 import Connection
-from extproc.transport.rpc import Call, Invocation, Methods
+from extproc.transport.rpc import Call, Held, Invocation, Methods
 
 _BACKLOG = 1024
 
@@ -125,7 +125,8 @@ class _Protocol(asyncio.Protocol):
     """Moves bytes between a socket and its connection."""
 
     def __init__(self, methods: Methods, connections: set[_Protocol], changed: Callable[[], None]) -> None:
-        self._connection = Connection(lambda request, stream: Call(methods, request, stream), monotonic())
+        held = Held()
+        self._connection = Connection(lambda request, stream: Call(methods, request, stream, held), monotonic())
         self._connections = connections
         self._changed = changed
         self._loop = asyncio.get_running_loop()

@@ -17,6 +17,9 @@ from extproc.transport.http2 import Request, Stream
 LONGEST_MESSAGE = 64 * 1024 * 1024
 """Longest message taken, in bytes. Envoy sends bodies in chunks of up to its buffer limit, 1 MiB by default."""
 
+MOST_HELD = 128 * 1024 * 1024
+"""Bytes of messages that are not whole, of all calls on a connection; a call that asks for more fails."""
+
 _PREFIX: Final = 5  # a flag and a length of four bytes
 
 # HPACK that refers to the static table alone and leaves the dynamic one as it is: RFC 7541, appendix A.
@@ -76,20 +79,31 @@ Methods = Mapping[str, Callable[[Invocation], Handler]]
 """What is served, by the path `/package.Service/Method`."""
 
 
+class Held:
+    """How many bytes of messages that are not whole the calls of a connection hold."""
+
+    __slots__ = ("size",)
+
+    def __init__(self) -> None:
+        self.size = 0
+
+
 class Call:
     """Follows one call on its HTTP/2 stream."""
 
-    __slots__ = ("_answered", "_handler", "_partial", "_stream")
+    __slots__ = ("_answered", "_handler", "_held", "_partial", "_refusal", "_stream")
 
-    def __init__(self, methods: Methods, request: Request, stream: Stream) -> None:
+    def __init__(self, methods: Methods, request: Request, stream: Stream, held: Held) -> None:
         self._stream = stream
+        self._held = held
         self._handler: Handler | None = None
         self._partial: bytearray | None = None  # a message that has not come to its end
         self._answered = False
+        self._refusal: bytes | None = None  # of what is no gRPC: the status, told when the request is whole
         if request.method != _POST:
-            stream.end(_status_line("405"))
+            self._refusal = b"405"
         elif not request.headers.get("content-type", "").startswith(_GRPC):
-            stream.end(_status_line("415"))
+            self._refusal = b"415"
         elif (method := methods.get(request.path)) is None:
             self._finish(Code.UNIMPLEMENTED, f"no method {request.path}")
         else:
@@ -107,6 +121,10 @@ class Call:
 
     def end(self) -> None:
         """See http2.Receiver."""
+        if self._refusal is not None:
+            self._stream.headers(b"\x08\x03" + self._refusal)  # `:status` by its name in the static table
+            self._stream.data(b"only gRPC is served here\n")
+            self._stream.end(b"")
         if self._handler is None:
             return
         if self._partial is not None:
@@ -147,7 +165,11 @@ class Call:
                 self.send(reply)
 
     def _assemble(self, data: bytes) -> None:
+        if self._handler is None:
+            return
         partial = self._partial or bytearray()
+        self._held.size -= len(partial)
+        self._partial = None
         partial += data
         position = 0
         while self._handler is not None and len(partial) - position >= _PREFIX:
@@ -165,7 +187,11 @@ class Call:
             position = end
             self._message(bytes(partial[start:end]))
         del partial[:position]
-        self._partial = partial if partial and self._handler is not None else None
+        if partial and self._handler is not None:
+            self._partial = partial
+            self._held.size += len(partial)
+            if self._held.size > MOST_HELD:
+                self._finish(Code.RESOURCE_EXHAUSTED, "too many bytes of messages that are not whole")
 
     def _expire(self, timeout: str) -> None:
         if found := _TIMEOUT.fullmatch(timeout):
@@ -182,7 +208,10 @@ class Call:
         self._stream.end(block)
 
     def _close(self) -> None:
-        handler, self._handler, self._partial = self._handler, None, None
+        handler, self._handler = self._handler, None
+        if self._partial is not None:
+            self._held.size -= len(self._partial)
+            self._partial = None
         if handler is not None:
             handler.close()
 
@@ -203,7 +232,3 @@ def _length(text: bytes) -> bytes:
         rest >>= 7
     encoded.append(rest)
     return bytes(encoded)
-
-
-def _status_line(status: str) -> bytes:
-    return b"\x08\x03" + status.encode()  # `:status` by its name in the static table

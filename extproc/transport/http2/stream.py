@@ -103,13 +103,13 @@ class Stream:
             self.reset(ErrorCode.ENHANCE_YOUR_CALM)
 
     def end(self, block: bytes) -> None:
-        """Send the answer's trailers, behind what waits; it is whole then."""
+        """Send the answer's trailers, behind what waits; it is whole then. An empty block stands for no trailers."""
         if self._waiting is not None:
             self._last = block
         elif not self.ended:
             self.ended = True
-            flags = frames.END_HEADERS | frames.END_STREAM
-            self._connection.out.append(frames.header(len(block), frames.HEADERS, flags, self.id) + block)
+            kind, flags = (frames.HEADERS, frames.END_HEADERS) if block else (frames.DATA, 0)
+            self._connection.out.append(frames.header(len(block), kind, flags | frames.END_STREAM, self.id) + block)
             self._connection.answered(self)
 
     def reset(self, code: ErrorCode) -> None:
