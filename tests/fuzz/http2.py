@@ -1,0 +1,77 @@
+"""A coverage-guided fuzzer for the fast transport: `python tests/fuzz/http2.py [-runs=N] [CORPUS ...]`.
+
+An input is what a peer sends after its preface, cut anywhere. No input may make the connection raise, what it answers
+must be frames, and each call must be closed once.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import atheris
+
+with atheris.instrument_imports(include=["extproc.transport"]):
+    from extproc.transport.http2 import Connection, frames
+    from extproc.transport.rpc import Call, Held
+
+START = frames.PREFACE + frames.settings({})
+
+
+class Echo:
+    """Answers each message with itself."""
+
+    opened = 0
+    closed = 0
+
+    def __init__(self, _: object) -> None:
+        Echo.opened += 1
+
+    def receive(self, message: bytes) -> bytes | None:
+        """Answer some messages."""
+        return None if message.startswith(b"-") else message
+
+    def end(self) -> bool:
+        """Be over with the request."""
+        return True
+
+    def close(self) -> None:
+        """Count."""
+        Echo.closed += 1
+
+
+METHODS = {"/s/M": Echo}
+
+
+def connection(data: bytes) -> None:
+    """Let a peer send this."""
+    chosen = atheris.FuzzedDataProvider(data)
+    greet = chosen.ConsumeIntInRange(0, 15)
+    size = chosen.ConsumeIntInRange(1, 4096)
+    rest = chosen.ConsumeBytes(chosen.remaining_bytes())
+    Echo.opened = Echo.closed = 0
+    held = Held()
+    seen = Connection(lambda request, stream: Call(METHODS, request, stream, held), 0.0)
+    answer = seen.pending()
+    if greet:
+        seen.receive(START, 0.0)
+    for at in range(0, len(rest), size):
+        seen.receive(rest[at : at + size], 0.0)
+        answer += seen.pending()
+    if Echo.opened - Echo.closed > len(seen.streams):
+        raise AssertionError("a call was not closed")
+    seen.close()
+    answer += seen.pending()
+    if Echo.opened != Echo.closed:
+        raise AssertionError("a call was not closed once")
+    if held.size or seen.held or seen.waiting:
+        raise AssertionError("something is held for nobody")
+    while answer:
+        upper, lower, *_ = frames.unpack_header(answer)
+        if len(answer) < frames.HEADER_SIZE + (upper << 8 | lower):
+            raise AssertionError("the answer ends within a frame")
+        answer = answer[frames.HEADER_SIZE + (upper << 8 | lower) :]
+
+
+if __name__ == "__main__":
+    atheris.Setup(sys.argv, connection)
+    atheris.Fuzz()
