@@ -9,7 +9,10 @@ from extproc.core.facts import Gap
 from extproc.core.framing import Framing
 
 Choose = Callable[[bytes], Framing]
-"""Chooses a framing by the first bytes of a body, which are never empty and never begin with white space."""
+"""Chooses a framing by how a body begins: by `BEGINNING` bytes or more, or all of it; never with white space."""
+
+BEGINNING = 8
+"""Bytes that tell one framing from another: a BOM and the longest name of an event's field, with its colon, or less."""
 
 
 class Body:
@@ -19,6 +22,7 @@ class Body:
         self._decoder = decoder
         self._choose = choose
         self._framing: Framing | None = None
+        self._beginning = b""
 
     def feed(self, data: bytes) -> Iterator[bytes | Gap]:
         """Yield the documents that `data` completes, and the gaps that it leaves."""
@@ -26,16 +30,23 @@ class Body:
             if isinstance(piece, Gap):
                 yield piece
                 continue
-            if self._framing is None:
-                piece = piece.lstrip()  # noqa: PLW2901 - blank lines and spaces mean nothing to any framing
-                if not piece:
-                    continue
-                self._framing = self._choose(piece)
-            yield from self._framing.feed(piece)
+            if self._framing is not None:
+                yield from self._framing.feed(piece)
+                continue
+            self._beginning = (self._beginning + piece).lstrip()  # blank lines and spaces mean nothing to any framing
+            if len(self._beginning) >= BEGINNING:
+                yield from self._begin()
 
     def end(self) -> Iterator[bytes | Gap]:
         """Yield the documents that the end of the body completes, and the gaps that it leaves."""
+        if self._framing is None and self._beginning:
+            yield from self._begin()
         if self._framing is not None:
             yield from self._framing.end()
         if gap := self._decoder.end():
             yield gap
+
+    def _begin(self) -> Iterator[bytes | Gap]:
+        self._framing = self._choose(self._beginning)
+        yield from self._framing.feed(self._beginning)
+        self._beginning = b""

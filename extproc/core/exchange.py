@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from extproc.core.body import Body, Choose
-from extproc.core.choice import of_request, of_response, of_stream
+from extproc.core.choice import is_stream, of_request, of_response
 from extproc.core.content import decoder
 from extproc.core.document import Document
 from extproc.core.facts import Facts, Gap, Outcome, Record, UsageStatus
@@ -84,9 +84,9 @@ class Exchange:
         length = headers.get("content-length", "")
         self._left = int(length) if _LENGTH.fullmatch(length) else None
         content_type = headers.get("content-type", "")
-        if framing := of_stream(self._format, content_type, self._limits.document):
+        if is_stream(content_type) and self._status < _FIRST_ERROR:
             self._set_streaming(streaming=True)
-        self._response = self._body(headers, lambda first: framing or self._chosen(content_type, first))
+        self._response = self._body(headers, lambda first: self._chosen(content_type, first))
         if found := self._format.in_headers(headers):
             self._note(found, UsageStatus.REPORTED)
 

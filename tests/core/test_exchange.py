@@ -330,6 +330,32 @@ def test_error_in_words(body: bytes) -> None:
     assert finish(exchange).outcome is Outcome.ERROR
 
 
+@pytest.mark.parametrize("content_type", ["text/plain; charset=utf-8", "text/vtt", "text/html"])
+@pytest.mark.parametrize(
+    "body", [b"data about ids", b"WEBVTT\n\n00:00", b"1\n00:00:00,000 -->", b"d", b"retry it", b"e: x"]
+)
+def test_answer_in_words(content_type: str, body: bytes) -> None:
+    """A transcript as plain text or as subtitles reports no usage; it is neither broken JSON nor a stream."""
+    exchange = make({"model": "m"})
+    exchange.response_headers({":status": "200", "content-type": content_type})
+    for byte in body:
+        exchange.response_body(bytes([byte]), 1.0)
+    exchange.response_end(2.0)
+    assert exchange.facts.streaming is False
+    assert finish(exchange).outcome is Outcome.COMPLETE
+    assert exchange.gaps == {Gap.NO_USAGE}
+
+
+@pytest.mark.parametrize("status", ["200", "400", "529"])
+@pytest.mark.parametrize("start", [b"", b"\n ", b"\xef\xbb\xbf"])
+def test_error_in_json_labelled_as_a_stream(status: str, start: bytes) -> None:
+    """Whoever asked for a stream may get an error as one document, with the label of a stream."""
+    exchange = answer(make({"model": "m"}), {**SSE, ":status": status}, start + b'{"error": {"message": "no"}}')
+    assert exchange.facts.streaming is False
+    assert exchange.gaps == set()
+    assert finish(exchange).outcome is Outcome.ERROR
+
+
 def test_error_status_with_a_stream() -> None:
     """An error that is labelled a stream is read as one."""
     exchange = answer(make(), {**SSE, ":status": "500"}, sse(ERROR))
