@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,18 +28,20 @@ class _Setting(click.ParamType[object]):
             self.fail(str(error), param, ctx)
 
 
-def _default(name: str) -> str:
-    default = DEFAULTS[name]
-    return ",".join(default) if isinstance(default, tuple) else str(default)
+def _shown(default: object) -> str:
+    if isinstance(default, tuple):
+        return " Separated by commas."
+    return f" Default: {default}." if default != "" else ""
 
 
-def _settings_options(command: click.Command) -> click.Command:
-    for name in NAMES:
-        default = _default(name)
-        shown = f" Default: {default}." if default else " Separated by commas."
-        option = click.Option([f"--{name.replace('_', '-')}"], type=_Setting(), help=TEXTS[name] + shown)
-        command.params.append(option)
-    return command
+def _add_settings(command: click.Command, names: Iterable[str] = NAMES) -> None:
+    for name in names:
+        text = TEXTS[name] + _shown(DEFAULTS[name])
+        command.params.append(click.Option([f"--{name.replace('_', '-')}"], type=_Setting(), help=text))
+
+
+def _given(options: Mapping[str, object]) -> dict[str, object]:
+    return {name: value for name, value in options.items() if value is not None}
 
 
 class _Command(click.Command):
@@ -77,28 +80,29 @@ def serve(config: Path | None, **options: object) -> None:
     from extproc.serve import ServeError  # noqa: PLC0415 - `--help` need not load gRPC
     from extproc.serve import serve as run  # noqa: PLC0415
 
-    given = {name: value for name, value in options.items() if value is not None}
     try:
-        run(load(given, os.environ, config))
+        run(load(_given(options), os.environ, config))
     except (SettingsError, ServeError) as error:
         raise click.ClickException(str(error)) from None
 
 
-_settings_options(serve)
+_add_settings(serve)
 
 
-@main.command()
+@main.command(epilog="Where its settings differ from those of this environment, the options say what they are.")
 @_config_option
-@click.option("--listen", type=_Setting(), help="Where it listens, if not where the settings of this environment say.")
 @click.option("--timeout", type=click.FloatRange(0.1), default=2.0, show_default=True, help="Seconds to wait for it.")
-def health(config: Path | None, listen: str | None, timeout: float) -> None:
-    """Ask a server for its gRPC health; succeed if it serves."""
-    from extproc.health import HealthError, check  # noqa: PLC0415 - `--help` need not load gRPC
+def health(config: Path | None, timeout: float, **options: object) -> None:
+    """Ask a server on this host for its gRPC health; succeed if it serves."""
+    from extproc.health import HealthError, check  # noqa: PLC0415 - `--help` need not load it
 
     try:
-        check(load({"listen": listen} if listen else {}, os.environ, config).listen, timeout)
+        check(load(_given(options), os.environ, config), timeout)
     except (SettingsError, HealthError) as error:
         raise click.ClickException(str(error)) from None
+
+
+_add_settings(health, ("listen", "workers", "tls_certificate", "tls_key", "tls_client_ca"))
 
 
 @main.command()

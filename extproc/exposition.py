@@ -11,7 +11,6 @@ from threading import Thread
 from typing import TYPE_CHECKING
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
-from extproc.listening import bound
 from extproc.metrics import CONTENT_TYPE
 
 if TYPE_CHECKING:
@@ -25,14 +24,10 @@ _log = logging.getLogger(__name__)
 class MetricsServer:
     """Serves a text at /metrics until it is closed."""
 
-    def __init__(self, address: str, text: Callable[[], bytes]) -> None:
-        """Listen on HOST:PORT.
-
-        Raises:
-            OSError: nobody can listen there.
-        """
-        self._server = _Server(bound(address), text)
-        self.url = f"http://{address.rpartition(':')[0]}:{self._server.server_port}/metrics"
+    def __init__(self, listener: socket, text: Callable[[], bytes]) -> None:
+        """Serve whoever connects to a socket that is bound."""
+        self.listener = listener
+        self._server = _Server(listener, text)
         self._thread = Thread(target=self._server.serve_forever, name="metrics", daemon=True)
         self._thread.start()
 

@@ -7,6 +7,8 @@ and recommended buckets (https://opentelemetry.io/docs/specs/semconv/gen-ai/gen-
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from functools import cache
 from typing import NamedTuple
 
 from prometheus_client import (
@@ -22,6 +24,7 @@ from prometheus_client import (
 from extproc import __version__
 from extproc.core.facts import Gap, Outcome, Record
 from extproc.labels import UNKNOWN
+from extproc.message_times import MessageTimes, MessageTimesCollector
 from extproc.wire.replies import PHASES
 
 BOUNDED = ("source_workload", "source_workload_namespace", "destination_service", "model", "response_model")
@@ -41,7 +44,6 @@ _TOKENS = [4.0**n for n in range(14)]
 _DURATION = [0.01 * 2**n for n in range(14)]
 _FIRST_TOKEN = [0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0]
 _PER_TOKEN = [0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5]
-_MESSAGE = [0.00001 * 4**n for n in range(9)]
 
 # The library gives every counter the suffix of OpenMetrics; ours carry the names of the contract.
 _SUFFIX = re.compile(rb"^((?:# (?:HELP|TYPE) )?(?:asm_llm_proxy|extproc)_\w+?)_total(?=[ {])", re.MULTILINE)
@@ -60,15 +62,16 @@ class Labels(NamedTuple):
 class Metrics:
     """The counters of one process, in a registry of its own."""
 
-    def __init__(self) -> None:
+    def __init__(self, message_times: MessageTimes | None = None) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self._registry = registry = CollectorRegistry()
 
-        def counter(name: str, text: str, labels: tuple[str, ...]) -> Counter:
-            return Counter(name, text, labels, registry=registry)
+        # The library checks the labels with every look-up. It never forgets a child, so a cache keeps no more than it.
+        def counter(name: str, text: str, labels: tuple[str, ...]) -> Callable[..., Counter]:
+            return cache(Counter(name, text, labels, registry=registry).labels)
 
-        def histogram(name: str, text: str, labels: tuple[str, ...], buckets: list[float]) -> Histogram:
-            return Histogram(name, text, labels, buckets=buckets, registry=registry)
+        def histogram(name: str, text: str, labels: tuple[str, ...], buckets: list[float]) -> Callable[..., Histogram]:
+            return cache(Histogram(name, text, labels, buckets=buckets, registry=registry).labels)
 
         self._tokens = {
             "input_tokens": counter("asm_llm_proxy_prompt_tokens", "Input tokens, cached ones included.", _SOURCE),
@@ -101,64 +104,77 @@ class Metrics:
             _GEN_AI,
             _PER_TOKEN,
         )
-        self.streams_open = Gauge("extproc_streams_open", "Streams from Envoy that are open.", registry=registry)
-        self._messages = counter("extproc_messages", "Messages from Envoy.", ("phase",))
-        self._message_seconds = histogram(
-            "extproc_message_seconds", "Time to answer a message from Envoy.", ("phase",), _MESSAGE
+        self.streams_open = Gauge(
+            "extproc_streams_open",
+            "Streams from Envoy that are open.",
+            registry=registry,
+            multiprocess_mode="livesum",
         )
+        self._message_times = message_times or MessageTimes()
+        registry.register(MessageTimesCollector([self._message_times.cells]))
         self._errors = counter("extproc_errors", "Messages answered in spite of a fault of this server.", ("phase",))
         self._gaps = counter("extproc_gaps", "Exchanges of which something is not known, by the reason.", ("gap",))
         self._overflows = counter("extproc_label_overflows", "Label values that were called `other`.", ("label",))
-        build = Gauge("extproc_build_info", "The version of this server.", ("version",), registry=registry)
+        build = Gauge(
+            "extproc_build_info",
+            "The version of this server.",
+            ("version",),
+            registry=registry,
+            multiprocess_mode="max",
+        )
         build.labels(__version__).set(1)
         ProcessCollector(registry=registry)
         # Those that should stay at 0 are there from the start, so that a first one is seen to come.
         for gap in Gap:
-            self._gaps.labels(gap)
+            self._gaps(gap)
         for phase in (*PHASES, UNKNOWN, "close"):
-            self._errors.labels(phase)
+            self._errors(phase)
         for label in BOUNDED:
-            self._overflows.labels(label)
+            self._overflows(label)
 
     def message(self, phase: str, seconds: float) -> None:
         """Count a message from Envoy that was answered in so many seconds."""
-        self._messages.labels(phase).inc()
-        self._message_seconds.labels(phase).observe(seconds)
+        self._message_times.add(phase, seconds)
 
     def error(self, phase: str) -> None:
         """Count a fault of our own."""
-        self._errors.labels(phase).inc()
+        self._errors(phase).inc()
 
     def gap(self, gap: Gap) -> None:
         """Count an exchange of which something is not known."""
-        self._gaps.labels(gap).inc()
+        self._gaps(gap).inc()
 
     def overflow(self, label: str) -> None:
         """Count a label value that was called `other`."""
-        self._overflows.labels(label).inc()
+        self._overflows(label).inc()
 
     def record(self, record: Record, labels: Labels) -> None:
         """Count an exchange that ended."""
         facts, usage = record.facts, record.facts.usage
         source = labels[:4]
         gen_ai = (facts.operation, facts.provider, labels.model, labels.response_model)
-        self._requests.labels(*source, record.outcome, facts.usage_status, str(record.status)).inc()
+        self._requests(*source, record.outcome, facts.usage_status, record.status).inc()
         for name, counter in self._tokens.items():
             tokens = getattr(usage, name)
             if tokens is not None:
-                counter.labels(*source).inc(tokens)
+                counter(*source).inc(tokens)
         for token_type, tokens in (("input", usage.input_tokens), ("output", usage.output_tokens)):
             if tokens is not None:
-                self._usage.labels(*gen_ai, token_type).observe(tokens)
-        self._duration.labels(*gen_ai, _error_type(record)).observe(record.duration)
+                self._usage(*gen_ai, token_type).observe(tokens)
+        self._duration(*gen_ai, _error_type(record)).observe(record.duration)
         if facts.time_to_first_token is not None:
-            self._first_token.labels(*gen_ai).observe(facts.time_to_first_token)
+            self._first_token(*gen_ai).observe(facts.time_to_first_token)
         if facts.time_per_output_token is not None:
-            self._per_token.labels(*gen_ai).observe(facts.time_per_output_token)
+            self._per_token(*gen_ai).observe(facts.time_per_output_token)
 
     def exposition(self) -> bytes:
         """Return all metrics in the classic text format."""
-        return _SUFFIX.sub(rb"\1", generate_latest(self._registry))
+        return text_format(self._registry)
+
+
+def text_format(registry: CollectorRegistry) -> bytes:
+    """Return what is in a registry in the classic text format, under our names."""
+    return _SUFFIX.sub(rb"\1", generate_latest(registry))
 
 
 def _error_type(record: Record) -> str:

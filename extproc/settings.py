@@ -37,8 +37,14 @@ class Settings:
     """All settings, checked; each with its default."""
 
     listen: str = _setting("127.0.0.1:50051", "Where Envoy connects: HOST:PORT or unix:PATH.", address="unix")
-    transport: str = _setting("fast", "What speaks gRPC with Envoy.", choices=TRANSPORTS)
     metrics: str = _setting("127.0.0.1:9464", "Where GET /metrics is served: HOST:PORT.", address="tcp")
+    transport: str = _setting("fast", "What speaks gRPC with Envoy.", choices=TRANSPORTS)
+    workers: int = _setting(1, "Processes that serve; more than one only with transport fast.", minimum=1, maximum=256)
+    tls_certificate: str = _setting("", "File with the server's certificate (PEM); none: no TLS.", optional=True)
+    tls_key: str = _setting("", "File with the key of the certificate (PEM).", optional=True)
+    tls_client_ca: str = _setting(
+        "", "File with the CAs (PEM) whose certificates clients must have; none: clients need none.", optional=True
+    )
     namespace: str = _setting("asm.llmproxy", "Namespace of the dynamic metadata.")
     log_level: str = _setting("warning", "Least severe messages logged.", choices=LOG_LEVELS)
     drain_seconds: float = _setting(
@@ -62,6 +68,7 @@ class Settings:
     def __post_init__(self) -> None:
         for name in NAMES:
             check(name, getattr(self, name))
+        _check_together(self)
 
     @property
     def limits(self) -> Limits:
@@ -96,7 +103,7 @@ def check(name: str, value: object) -> None:
     if expected in (int, float):
         _check_number(name, value, whole=expected is int, metadata=metadata)
     elif expected is str:
-        if not isinstance(value, str) or not value:
+        if not isinstance(value, str) or not (value or metadata.get("optional")):
             raise SettingsError(f"{name}: {value!r} is not a text")
         if (choices := metadata.get("choices")) and value not in choices:
             raise SettingsError(f"{name}: {value!r} is not one of {', '.join(choices)}")
@@ -139,6 +146,20 @@ def _check_address(name: str, value: str, *, unix: bool) -> None:
     except ValueError:
         allowed = "HOST:PORT or unix:PATH" if unix else "HOST:PORT"
         raise SettingsError(f"{name}: {value!r} is not an address; allowed is {allowed}") from None
+
+
+def _check_together(settings: Settings) -> None:
+    if settings.workers > 1 and settings.transport != "fast":
+        raise SettingsError(
+            f"workers: {settings.workers} is out of range; allowed with transport {settings.transport} is 1"
+        )
+    for name, other in (
+        ("tls_certificate", "tls_key"),
+        ("tls_key", "tls_certificate"),
+        ("tls_client_ca", "tls_certificate"),
+    ):
+        if getattr(settings, name) and not getattr(settings, other):
+            raise SettingsError(f"{name} is set without {other}; set both or none")
 
 
 def _from_environment(environment: Mapping[str, str]) -> dict[str, object]:

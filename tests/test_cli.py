@@ -15,7 +15,7 @@ from extproc import __version__
 from extproc.cli import main
 from extproc.demo import run as demo
 from extproc.settings import NAMES, Settings
-from tests.test_settings import VALUES
+from tests.test_settings import NEEDED, VALUES
 
 DEFAULT = Settings()
 
@@ -50,7 +50,8 @@ def test_nothing_given(served: list[Settings]) -> None:
 def test_every_option(served: list[Settings], name: str) -> None:
     """Every setting is an option."""
     value, text = VALUES[name]
-    assert invoke(["serve", option(name), text]).exit_code == 0
+    needed = [word for other, text in NEEDED.get(name, {}).items() for word in (option(other), text)]
+    assert invoke(["serve", option(name), text, *needed]).exit_code == 0
     assert [getattr(settings, name) for settings in served] == [value]
 
 
@@ -88,6 +89,9 @@ def test_file_from_the_environment(served: list[Settings], tmp_path: Path) -> No
         (["serve"], {"EXTPROC_LISTN": "h:1"}, ["EXTPROC_LISTN is not known", "EXTPROC_LISTEN, EXTPROC_METRICS"]),
         (["serve"], {"EXTPROC_LABEL_LIMIT": "x"}, ["environment variable EXTPROC_LABEL_LIMIT", "not a whole number"]),
         (["serve"], {"EXTPROC_CONFIG": "{folder}/missing.yaml"}, ["does not exist"]),
+        (["serve", "--workers", "2", "--transport", "grpcio"], {}, ["workers: 2 is out of range", "grpcio is 1"]),
+        (["serve", "--tls-key", "k"], {}, ["tls_key is set without tls_certificate; set both or none"]),
+        (["health", "--tls-key", "k"], {}, ["tls_key is set without tls_certificate; set both or none"]),
         (["srve"], {}, ["No such command 'srve'"]),
         (["demo", "--kep"], {}, ["No such option '--kep'", "Known: --keep."]),
     ],

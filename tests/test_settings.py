@@ -17,6 +17,11 @@ DEFAULT = Settings()
 VALUES: dict[str, tuple[Any, str]] = {
     "listen": ("127.0.0.1:1", "127.0.0.1:1"),
     "metrics": ("[::1]:2", "[::1]:2"),
+    "transport": ("grpcio", "grpcio"),
+    "workers": (4, "4"),
+    "tls_certificate": ("/tls/tls.crt", "/tls/tls.crt"),
+    "tls_key": ("/tls/tls.key", "/tls/tls.key"),
+    "tls_client_ca": ("/tls/ca.crt", "/tls/ca.crt"),
     "namespace": ("my.own", "my.own"),
     "log_level": ("debug", "debug"),
     "drain_seconds": (1.5, "1.5"),
@@ -26,6 +31,13 @@ VALUES: dict[str, tuple[Any, str]] = {
     "max_document_bytes": (4096, "4096"),
     "max_decoded_bytes": (8192, "8192"),
     "detect_hosts": (("b.example", "c.example"), "b.example,c.example"),
+}
+
+# What has to be set for a setting to make sense.
+NEEDED: dict[str, dict[str, Any]] = {
+    "tls_certificate": {"tls_key": "k"},
+    "tls_key": {"tls_certificate": "c"},
+    "tls_client_ca": {"tls_certificate": "c", "tls_key": "k"},
 }
 
 
@@ -96,7 +108,11 @@ def test_nothing_set(sources: Sources) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_each_setting_in_each_way(sources: Sources, name: str, way: Callable[[str], dict[str, Any]]) -> None:
     """Every setting can be set as an option, as a variable and as a key, and sets nothing else."""
-    assert sources.load(**way(name)) == replace(DEFAULT, **{name: VALUES[name][0]})
+    needed = NEEDED.get(name, {})
+    environment = {f"EXTPROC_{other.upper()}": text for other, text in needed.items()}
+    given = way(name)
+    given["environment"] = environment | given.get("environment", {})
+    assert sources.load(**given) == replace(DEFAULT, **{name: VALUES[name][0], **needed})
 
 
 @pytest.mark.parametrize(
@@ -180,6 +196,10 @@ BAD = [
     ("listen", "unix:", "'unix:' is not an address; allowed is HOST:PORT or unix:PATH"),
     ("metrics", "unix:/metrics", "'unix:/metrics' is not an address; allowed is HOST:PORT"),
     ("metrics", "a..b:80", "'a..b:80' is not an address; allowed is HOST:PORT"),
+    ("transport", "http", "'http' is not one of fast, grpcio"),
+    ("workers", "0", "0 is out of range; allowed is a whole number from 1 to 256"),
+    ("workers", "257", "257 is out of range; allowed is a whole number from 1 to 256"),
+    ("workers", "auto", "'auto' is not a whole number"),
     ("namespace", "", "'' is not a text"),
     ("log_level", "loud", "'loud' is not one of debug, info, warning, error"),
     ("drain_seconds", "soon", "'soon' is not a number"),
@@ -222,6 +242,7 @@ def test_bad_text(sources: Sources, name: str, text: str, message: str) -> None:
         ("pinned_models: ['']", "pinned_models: ('',) is not a list of texts"),
         ("pinned_hosts: {a: b}", "pinned_hosts: {'a': 'b'} is not a list of texts"),
         ("namespace: a\nnamespace: b", "namespace is set twice"),
+        ("tls_key: 1", "tls_key: 1 is not a text"),
     ],
 )
 def test_bad_value_in_the_file(sources: Sources, text: str, message: str) -> None:
@@ -276,3 +297,26 @@ def test_settings_are_checked_wherever_they_are_made(name: str, value: object, m
     with pytest.raises(SettingsError) as error:
         Settings(**{name: value})  # type: ignore[arg-type]
     assert str(error.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (
+            {"workers": "2", "transport": "grpcio"},
+            "workers: 2 is out of range; allowed with transport grpcio is 1",
+        ),
+        ({"tls_certificate": "c"}, "tls_certificate is set without tls_key; set both or none"),
+        ({"tls_key": "k"}, "tls_key is set without tls_certificate; set both or none"),
+        ({"tls_client_ca": "a"}, "tls_client_ca is set without tls_certificate; set both or none"),
+    ],
+)
+def test_settings_that_do_not_go_together(sources: Sources, given: dict[str, str], message: str) -> None:
+    """Settings of which one makes no sense with or without the other are refused, wherever they come from."""
+    assert sources.refused(options=given) == message
+    assert sources.refused(environment={f"EXTPROC_{name.upper()}": text for name, text in given.items()}) == message
+
+
+def test_empty_is_none(sources: Sources) -> None:
+    """A file that need not be there can be set to nothing, which is the default."""
+    assert sources.load({"tls_certificate": "", "tls_key": ""}, {"EXTPROC_TLS_CLIENT_CA": ""}) == DEFAULT

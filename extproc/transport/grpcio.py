@@ -14,6 +14,7 @@ from grpc_health.v1.health import aio as health
 
 from extproc.listening import bound, clear
 from extproc.stream import Observer, Stream
+from extproc.tls import Certificates
 from extproc.transport import SERVICE
 
 # Envoy sends bodies in chunks of up to its buffer limit, 1 MiB unless configured otherwise.
@@ -30,8 +31,9 @@ _OPTIONS = (
 class GrpcioTransport:
     """Serves ext_proc and gRPC health on one address."""
 
-    def __init__(self, observer: Observer) -> None:
+    def __init__(self, observer: Observer, certificates: Certificates | None = None) -> None:
         self._observer = observer
+        self._certificates = certificates
         self._health = health.HealthServicer()
         self._open = 0
         self._idle = asyncio.Event()
@@ -59,13 +61,21 @@ class GrpcioTransport:
         else:
             bound(address).close()
         try:
-            port = self._server.add_insecure_port(address)
+            port = self._add_port(address)
         except RuntimeError as error:
             raise OSError(str(error)) from None
         await self._server.start()
         for service in ("", SERVICE):
             await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
         return address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{port}"
+
+    def _add_port(self, address: str) -> int:
+        port: int
+        if self._certificates is None:
+            port = self._server.add_insecure_port(address)
+        else:
+            port = self._server.add_secure_port(address, _credentials(self._certificates))
+        return port
 
     async def stop(self, drain_seconds: float, hurry: asyncio.Event) -> None:
         """Take no new streams, report as not serving, let open streams finish for so long, then end them.
@@ -100,3 +110,18 @@ class GrpcioTransport:
         self._open -= 1
         if not self._open:
             self._idle.set()
+
+
+def _credentials(certificates: Certificates) -> grpc.ServerCredentials:
+    files = certificates.files
+
+    def read() -> grpc.ServerCertificateConfiguration:
+        client_ca = files.client_ca.read_bytes() if files.client_ca else None
+        return grpc.ssl_server_certificate_configuration(
+            [(files.key.read_bytes(), files.certificate.read_bytes())], client_ca
+        )
+
+    # gRPC asks with every connection.
+    return grpc.dynamic_ssl_server_credentials(
+        read(), lambda: read() if certificates.renewed() else None, require_client_authentication=bool(files.client_ca)
+    )
