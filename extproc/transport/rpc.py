@@ -20,6 +20,7 @@ LONGEST_MESSAGE = 64 * 1024 * 1024
 MOST_HELD = 128 * 1024 * 1024
 """Bytes of messages that are not whole, of all calls on a connection; a call that asks for more fails."""
 
+_LONGEST_TEXT: Final = 1000  # of a status, in characters: its frame has to be one that every client takes
 _PREFIX: Final = 5  # a flag and a length of four bytes
 
 # HPACK that refers to the static table alone and leaves the dynamic one as it is: RFC 7541, appendix A.
@@ -202,7 +203,7 @@ class Call:
         block = b"" if self._answered else _HEADERS
         block += _literal(b"grpc-status", b"%d" % code)
         if message:
-            block += _literal(b"grpc-message", quote(message, safe=" /,:;.()").encode())
+            block += _literal(b"grpc-message", quote(message[:_LONGEST_TEXT], safe=" /,:;.()").encode())
         for name in also:
             block += _literal(name, b"identity")
         self._stream.end(block)

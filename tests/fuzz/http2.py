@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 
 import atheris
+from hyperframe.frame import Frame
 
 with atheris.instrument_imports(include=["extproc.transport"]):
     from extproc.transport.http2 import Connection, frames
@@ -66,10 +67,14 @@ def connection(data: bytes) -> None:
     if held.size or seen.held or seen.waiting:
         raise AssertionError("something is held for nobody")
     while answer:
-        upper, lower, *_ = frames.unpack_header(answer)
-        if len(answer) < frames.HEADER_SIZE + (upper << 8 | lower):
+        frame, length = Frame.parse_frame_header(memoryview(answer[: frames.HEADER_SIZE]))
+        end = frames.HEADER_SIZE + length
+        if len(answer) < end:
             raise AssertionError("the answer ends within a frame")
-        answer = answer[frames.HEADER_SIZE + (upper << 8 | lower) :]
+        if length > max(seen.frame, frames.DEFAULT_FRAME):
+            raise AssertionError("a frame is too long for the peer")
+        frame.parse_body(memoryview(answer[frames.HEADER_SIZE : end]))
+        answer = answer[end:]
 
 
 if __name__ == "__main__":

@@ -17,9 +17,9 @@ class Allowance:
         self._left = float(BURST)
         self._at = now
 
-    def spend(self, now: float) -> bool:
-        """Take one; return whether there was one."""
+    def spend(self, now: float, tokens: int) -> bool:
+        """Take so many; return whether there were so many."""
         self._left = min(float(BURST), self._left + (now - self._at) * PER_SECOND)
         self._at = now
-        self._left -= 1
+        self._left -= tokens
         return self._left >= 0

@@ -22,6 +22,8 @@ CONNECTION_WINDOW = 16 * 1024 * 1024
 """The same for all streams of a connection."""
 # Streams that are over, of which late frames may come.
 _REMEMBERED = 256
+# As many as take the time of a frame, when a setting changes the windows of all.
+_STREAMS_PER_TOKEN = 64
 
 
 class Connection:
@@ -215,6 +217,7 @@ class Connection:
         ends = bool(flags & frames.END_STREAM)
         if stream.due is not None:
             _count(stream, len(payload), ends=ends)
+        stream.remote_ended = ends
         if payload:
             stream.receiver.data(payload)
         elif not ends:
@@ -285,6 +288,7 @@ class Connection:
         if ends and request.length:
             raise StreamFault(ErrorCode.PROTOCOL_ERROR)
         self.streams[number] = stream = Stream(self, number, self._stream_window, request.length)
+        stream.remote_ended = ends
         receiver = self._accept(request, stream)
         if not stream.ended:
             stream.receiver = receiver
@@ -323,7 +327,8 @@ class Connection:
         if not self._opened(number):
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, f"stream {number} was never opened")
         stream = self.streams.get(number)
-        if stream is None or not stream.spoke:
+        # Clients may well reset what has been answered already: once each.
+        if not (stream.spoke if stream else self._over.pop(number, None) is not None):
             self._spend()
         if stream is not None:
             self._lose(stream, was_reset=False)
@@ -356,6 +361,7 @@ class Connection:
             case frames.INITIAL_WINDOW_SIZE:
                 if value > frames.LARGEST_WINDOW:
                     raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, f"INITIAL_WINDOW_SIZE is {value}")
+                self._spend(len(self.streams) // _STREAMS_PER_TOKEN)
                 difference, self._stream_window = value - self._stream_window, value
                 for stream in self.streams.values():
                     stream.window += difference
@@ -417,8 +423,8 @@ class Connection:
         if not stream.ended:
             stream.receiver.end()
 
-    def _spend(self) -> None:
-        if not self._allowance.spend(self._now):
+    def _spend(self, tokens: int = 1) -> None:
+        if not self._allowance.spend(self._now, tokens):
             raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "too many frames that bring nothing")
 
     def _refuse(self, number: int, code: ErrorCode) -> None:

@@ -18,10 +18,11 @@ LONGEST_LIST = 64 * 1024
 # Envoy's blocks of one connection are all alike but for what tracing puts in.
 _REMEMBERED = 64
 
-_SIZE_UPDATE = 0x20  # with the two bits above it clear: RFC 7541, section 6.3
+_SIZE_UPDATE = 0x20  # with the two bits above it clear, at the start of a block: RFC 7541, sections 4.2 and 6.3
 
 _NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+")  # a token in lower case: RFC 9110, 5.6.2 and RFC 9113, 8.2.1
 _BAD_VALUE = re.compile(rb"[\0\r\n]|\A[ \t]|[ \t]\Z")  # RFC 9113, section 8.2.1
+_LENGTH = re.compile("[0-9]{1,18}")
 _PSEUDO = frozenset((b":method", b":scheme", b":path", b":authority"))
 _CONNECTION = frozenset((b"connection", b"proxy-connection", b"keep-alive", b"transfer-encoding", b"upgrade"))
 
@@ -55,34 +56,35 @@ class HeaderReader:
             return self._remembered[block]
         except KeyError:
             pass
-        newest = self._newest()
-        request = _request(self._decode(block))
-        if self._newest() is not newest:
-            # The table has changed, and with it the meaning of every block that refers to it.
-            self._remembered.clear()
-        elif len(self._remembered) < _REMEMBERED and block[0] & 0xE0 != _SIZE_UPDATE:
+        headers, changed = self._decode(block)
+        request = _request(headers)
+        if not changed and len(self._remembered) < _REMEMBERED:
             # As it left the table as it was, it will mean the same and leave it again, until the table changes.
             self._remembered[block] = request
         return request
 
     def trailers(self, block: bytes) -> bool:
         """Take the trailers of a request; return whether they are well-formed. Raises as `request`."""
-        newest = self._newest()
-        headers = self._decode(block)
-        if self._newest() is not newest:
-            self._remembered.clear()
+        headers, _ = self._decode(block)
         return _fields(headers) is not None
 
     def _newest(self) -> object:
-        # Whatever changes the dynamic table puts an entry in front of it, or empties it.
+        # Whatever changes the dynamic table puts an entry in front of it, or empties it, or is an update of its size.
         entries = self._decoder.header_table.dynamic_entries
         return entries[0] if entries else None
 
-    def _decode(self, block: bytes) -> list[tuple[bytes, bytes]]:
+    def _decode(self, block: bytes) -> tuple[list[tuple[bytes, bytes]], bool]:
+        """Return the headers, and whether the dynamic table has changed."""
+        newest = self._newest()
         try:
-            return list(self._decoder.decode(block, raw=True))
+            headers: list[tuple[bytes, bytes]] = [*self._decoder.decode(block, raw=True)]
         except HPACKError as error:
             raise ConnectionFault(ErrorCode.COMPRESSION_ERROR, type(error).__name__) from None
+        changed = self._newest() is not newest or block[0] & 0xE0 == _SIZE_UPDATE
+        if changed:
+            # And with it the meaning of every block that refers to it.
+            self._remembered.clear()
+        return headers, changed
 
 
 def _request(headers: list[tuple[bytes, bytes]]) -> Request | None:
@@ -99,7 +101,7 @@ def _request(headers: list[tuple[bytes, bytes]]) -> Request | None:
     if not (pseudo.get(b":method") and pseudo.get(b":scheme") and pseudo.get(b":path")):
         return None
     length = fields.get("content-length")
-    if length is not None and not (length.isascii() and length.isdigit()):
+    if length is not None and not _LENGTH.fullmatch(length):
         return None
     return Request(
         pseudo[b":method"].decode("latin-1"),

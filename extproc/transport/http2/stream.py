@@ -96,7 +96,9 @@ class Stream:
             connection.window -= size
             connection.out.append(frames.header(size, frames.DATA, 0, self.id) + data)
             return
-        self._waiting = (self._waiting or bytearray()) + data
+        if self._waiting is None:
+            self._waiting = bytearray()
+        self._waiting += data
         connection.held += size
         self.pump()
         if self._waiting is not None and (len(self._waiting) > LONGEST_WAIT or connection.held > MOST_WAITING):

@@ -96,6 +96,22 @@ def test_header_blocks_mean_what_the_table_says() -> None:
     ]
 
 
+def test_header_blocks_after_updates_of_the_size() -> None:
+    """What a block did while the table had no room is not what it does when there is room again."""
+    peer = Peer()
+    request = b"\x83\x86\x04\x02/a"
+    blocks = (
+        b"\x20" + request,  # no table
+        request + b"\x40\x03x-a\x01b",  # for which there is no room
+        b"\x3f\xe1\x1f" + request,  # 4096 bytes of table
+        request + b"\x40\x03x-a\x01b",
+        request + b"\xbe",  # the entry that is in it now
+    )
+    for index, block in enumerate(blocks):
+        peer.send(HeadersFrame(2 * index + 1, block, flags=["END_HEADERS", "END_STREAM"]))
+    assert [echo.request.headers for echo in peer.seen] == [{}, {"x-a": "b"}, {}, {"x-a": "b"}, {"x-a": "b"}]
+
+
 def test_repeated_blocks_are_decoded_once() -> None:
     """Blocks that leave the table as it is are remembered, so many of them, and stay right."""
     peer = Peer()
@@ -355,6 +371,7 @@ def test_another_protocol(start: bytes) -> None:
         [("x-a", "1"), (":authority", "late")],
         [("content-length", "5")],
         [("content-length", "x")],
+        [("content-length", "9" * 5000)],
     ],
 )
 def test_malformed_requests(extra: list[tuple[str, str]]) -> None:

@@ -151,6 +151,46 @@ def test_resets_of_streams_that_were_answered() -> None:
     assert peer.ended_with is None
 
 
+def test_resets_of_streams_that_are_over() -> None:
+    """Whoever ends a request and resets it at once may find it answered: that costs nothing, once each."""
+    peer = Peer()
+    for number in range(1, 2 * MOST, 2):
+        peer.send(*peer.request(number, b"a", ends=True), RstStreamFrame(number))
+        peer.got.clear()
+        peer.seen.clear()
+    assert peer.ended_with is None
+    peer.send(*(RstStreamFrame(1) for _ in range(MOST)))
+    assert peer.ended_with == ErrorCode.ENHANCE_YOUR_CALM
+
+
+def test_windows_of_many_streams_that_change() -> None:
+    """A setting that takes a turn through all streams costs as many of them as there are."""
+    peer = Peer()
+    streams = connection.MOST_STREAMS
+    for number in range(1, 2 * streams, 2):
+        peer.send(*peer.request(number))
+    changes = 0
+    while not peer.connection.finished:
+        changes += 1
+        peer.send(SettingsFrame(0, settings={SettingsFrame.INITIAL_WINDOW_SIZE: changes}))
+    assert peer.ended_with == ErrorCode.ENHANCE_YOUR_CALM
+    assert 10 < changes < 100
+
+
+def test_windows_that_open_byte_by_byte() -> None:
+    """Answers that are let go byte by byte hold no more than what is left of them, and come to their end."""
+    peer = Peer()
+    peer.send(SettingsFrame(0, settings={SettingsFrame.INITIAL_WINDOW_SIZE: 0}))
+    numbers = range(1, 40, 2)
+    for number in numbers:
+        peer.send(*peer.request(number, b"a" * 100, ends=True))
+    for left in reversed(range(100)):
+        peer.send(*(window(number, 1) for number in numbers), window(0, 1))
+        assert peer.connection.held == left * len(numbers)
+    assert all(peer.is_whole(number) for number in numbers)
+    assert not peer.connection.streams
+
+
 def test_too_many_streams() -> None:
     """Streams beyond the limit are refused; those within it go on."""
     peer = Peer()

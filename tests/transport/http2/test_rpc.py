@@ -152,6 +152,28 @@ def test_calls_that_fail_at_their_end(sent: bytes, code: Code) -> None:
     assert client.held.size == 0
 
 
+@pytest.mark.parametrize("sent", [b"", message(b"a"), message(b"fail"), b"\1\0\0\0\0", message(b"a")[:-1]])
+@pytest.mark.parametrize("path", [METHOD, "/service/Other"])
+def test_nothing_follows_the_end(path: str, sent: bytes) -> None:
+    """When both sides have ended a stream, however they did, nothing more is said of it: RFC 9113, section 5.1."""
+    client = Client()
+    headers = (dict(REQUEST) | {":path": path}).items()
+    client.send(*client.request(1, sent or None, ends=True, headers=headers))
+    assert client.is_whole(1)
+    if path == METHOD or not sent:
+        assert client.reset_with(1) is None
+    assert client.ended_with is None
+
+
+def test_a_status_fits_in_a_frame() -> None:
+    """What a status says of a request is cut so that every client takes its frame."""
+    client = Client()
+    client.open(path="/" + "\u00ff" * 2500)
+    client.data(b"", ends=True)
+    assert client.status()["grpc-status"] == "12"
+    assert all(len(frame.data) <= 16384 for frame in client.got if isinstance(frame, HeadersFrame))
+
+
 def test_a_handler_may_stay() -> None:
     """A call may go on when the client has said all; its handler may send at any time."""
     client = Client()
