@@ -16,10 +16,12 @@ from prometheus_client import (
     Counter,
     Gauge,
     Histogram,
+    Metric,
     ProcessCollector,
     disable_created_metrics,
     generate_latest,
 )
+from prometheus_client.registry import Collector
 
 from extproc import __version__
 from extproc.core.facts import Gap, Outcome, Record
@@ -174,7 +176,24 @@ class Metrics:
 
 def text_format(registry: CollectorRegistry) -> bytes:
     """Return what is in a registry in the classic text format, under our names."""
-    return _SUFFIX.sub(rb"\1", generate_latest(registry))
+    # Metric by metric: while all of it is looked through at once, no other thread runs.
+    return b"".join(_text(metric) for metric in registry.collect())
+
+
+def _text(metric: Metric) -> bytes:
+    text = generate_latest(_One(metric))
+    return _SUFFIX.sub(rb"\1", text) if metric.type == "counter" else text
+
+
+class _One(Collector):
+    """A single metric."""
+
+    def __init__(self, metric: Metric) -> None:
+        self._metric = metric
+
+    def collect(self) -> tuple[Metric]:
+        """See Collector."""
+        return (self._metric,)
 
 
 def _error_type(record: Record) -> str:

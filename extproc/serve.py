@@ -20,6 +20,8 @@ from extproc.stream import Observer
 from extproc.tls import Certificates, TlsError, files
 from extproc.transport import Transport
 
+_TURN_SECONDS = 0.0005
+
 _log = logging.getLogger(__name__)
 
 
@@ -47,6 +49,8 @@ def serve(settings: Settings) -> None:
 
 
 async def _serve(settings: Settings, certificates: Certificates | None) -> None:
+    # A message that comes while metrics are written gets its turn so soon: docs/decisions/0006-workers.md
+    sys.setswitchinterval(_TURN_SECONDS)
     metrics = Metrics()
     transport = _transport(settings, observer(settings, metrics), certificates)
     metrics_server = MetricsServer(metrics_listener(settings), metrics.exposition)

@@ -12,12 +12,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, get_type_hints
 
-import yaml
-
-from extproc import formats
 from extproc.core.exchange import Limits
 from extproc.core.format import Format
-from extproc.declared import DeclarationError, declared
 
 ENVIRONMENT = "EXTPROC_"
 LOG_LEVELS = ("debug", "info", "warning", "error")
@@ -79,7 +75,6 @@ class Settings:
 FORMATS = "formats"
 NAMES = tuple(item.name for item in fields(Settings) if item.name != FORMATS)
 """What can be set anywhere; in the file there are also `formats`."""
-_IN_FILE = (*NAMES, FORMATS)
 TEXTS: Mapping[str, str] = {item.name: item.metadata["text"] for item in fields(Settings) if item.name != FORMATS}
 DEFAULTS: Mapping[str, object] = {item.name: item.default for item in fields(Settings)}
 TYPES: Mapping[str, object] = get_type_hints(Settings)
@@ -92,7 +87,7 @@ def load(options: Mapping[str, object], environment: Mapping[str, str], file: Pa
     Raises:
         SettingsError: a name is not known, or a value not allowed; the message says where it stood.
     """
-    merged: dict[str, Any] = {**_from_file(file), **_from_environment(environment), **options}
+    merged: dict[str, Any] = {**(_from_file(file) if file else {}), **_from_environment(environment), **options}
     return Settings(**merged)
 
 
@@ -170,7 +165,7 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, object]:
         name = variable.removeprefix(ENVIRONMENT).lower()
         if name not in NAMES or variable != variable.upper():
             known = [f"{ENVIRONMENT}{known.upper()}" for known in (*NAMES, "config")]
-            raise SettingsError(f"environment variable {_unknown(variable, known)}")
+            raise SettingsError(f"environment variable {unknown(variable, known)}")
         try:
             found[name] = parse(name, text)
         except SettingsError as error:
@@ -193,53 +188,14 @@ def parse(name: str, text: str) -> object:
     return value
 
 
-def _from_file(file: Path | None) -> dict[str, object]:
-    found: dict[str, object] = {}
-    root, content = _read(file) if file is not None else (None, {})
-    for key, node in root.value if root is not None else ():
-        where = f"{file}, line {key.start_mark.line + 1}"
-        name = key.value
-        if name not in _IN_FILE:
-            raise SettingsError(f"{where}: {_unknown(str(name), _IN_FILE)}")
-        if name in found:
-            raise SettingsError(f"{where}: {name} is set twice")
-        if name == FORMATS:
-            found[name] = _formats(file, node)
-            continue
-        value = content[name]
-        found[name] = tuple(value) if isinstance(value, list) else value
-        try:
-            check(name, found[name])
-        except SettingsError as error:
-            raise SettingsError(f"{where}: {error}") from None
-    return found
+def _from_file(file: Path) -> dict[str, object]:
+    from extproc.settings_file import read  # noqa: PLC0415 - most are set otherwise, and need no YAML
+
+    return read(file)
 
 
-def _read(file: Path) -> tuple[yaml.MappingNode | None, dict[str, Any]]:
-    """Return a YAML file as nodes, which know their lines, and as values."""
-    try:
-        text = file.read_text(encoding="utf-8")
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-        content = yaml.safe_load(text)
-    except OSError as error:
-        raise SettingsError(f"cannot read {file}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{file} is not YAML: {' '.join(str(error).split())}") from None
-    if content is None:
-        return None, {}
-    if not isinstance(root, yaml.MappingNode):
-        raise SettingsError(f"{file}: a mapping is expected; known keys: {', '.join(_IN_FILE)}")
-    return root, content
-
-
-def _formats(file: Path | None, node: yaml.Node) -> tuple[Format, ...]:
-    try:
-        return declared(node, formats.FORMATS)
-    except DeclarationError as error:
-        raise SettingsError(f"{file}, line {error.line}: {error}") from None
-
-
-def _unknown(name: str, known: list[str] | tuple[str, ...]) -> str:
+def unknown(name: str, known: list[str] | tuple[str, ...]) -> str:
+    """Return what to say of a name that is not known."""
     close = get_close_matches(name, known, n=1)
     hint = f"did you mean {close[0]}? " if close else ""
     return f"{name} is not known; {hint}known: {', '.join(known)}"

@@ -247,7 +247,8 @@ def test_only_what_serving_needs_is_imported(transport: str, *, grpc_needed: boo
     assert {"extproc", "msgspec", "prometheus_client", "uvloop"} <= imported
     assert ("grpc" in imported) is grpc_needed
     # Not grpc_tools: grpc imports it by itself wherever it is installed.
-    assert not imported & {"aiohttp", "betterproto2", "envoy", "envoy_data_plane", "hypothesis", "openai", "pydantic"}
+    tools = {"aiohttp", "betterproto2", "envoy", "envoy_data_plane", "hypothesis", "openai", "pydantic", "yaml"}
+    assert not imported & tools
 
 
 def test_help_needs_no_grpc() -> None:
