@@ -164,6 +164,8 @@ class Call:
         else:
             if reply is not None:
                 self.send(reply)
+            else:
+                self._stream.spoke = True  # it has been served, though Envoy wants no reply to it
 
     def _assemble(self, data: bytes) -> None:
         if self._handler is None:

@@ -78,7 +78,7 @@ class Stream:
         self.due = length  # what is to come by Content-Length
         self.remote_ended = False
         self.ended = False  # nothing more may be sent
-        self.spoke = False  # something was sent
+        self.spoke = False  # something was sent, or served without an answer
         self._waiting: bytearray | None = None  # what no window has been opened for
         self._last: bytes | None = None  # trailers that wait behind it
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 import pytest
-from hyperframe.frame import DataFrame, HeadersFrame
+from hyperframe.frame import DataFrame, HeadersFrame, RstStreamFrame
 
 from extproc.transport import rpc
 from extproc.transport.http2 import ErrorCode
@@ -242,3 +242,15 @@ def test_what_calls_hold_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     client.connection.close()
     assert client.held.size == 0
     assert [handler.closed for handler in client.handlers] == [1] * 10
+
+
+def test_resets_of_calls_that_want_no_replies() -> None:
+    """A call whose messages were taken may be reset at any rate, also where none of them was to be answered."""
+    client = Client()
+    for number in range(1, 20_000, 2):
+        client.open(number)
+        client.data(message(b"hush"), number)
+        client.send(RstStreamFrame(number))
+        client.got.clear()
+    assert client.ended_with is None
+    assert {handler.closed for handler in client.handlers} == {1}
