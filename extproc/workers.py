@@ -51,12 +51,11 @@ def supervise(settings: Settings, certificates: Certificates | None) -> None:
     Raises:
         ServeError: an address cannot be listened on, or a worker does not start.
     """
-    metrics = metrics_listener(settings)
-    try:
-        address = SharedAddress(settings.listen, settings.workers)
-    except OSError as error:
-        raise cannot_listen(settings, error) from None
-    with _folder() as folder:
+    with metrics_listener(settings) as metrics, _folder() as folder:
+        try:
+            address = SharedAddress(settings.listen, settings.workers)
+        except OSError as error:
+            raise cannot_listen(settings, error) from None
         board = Board(folder, settings.workers)
         workers = [
             _Child(number, f"worker {number}", _Worker(settings, certificates, address, board, number))
