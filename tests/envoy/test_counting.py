@@ -26,6 +26,7 @@ from tests.envoy.message import Incoming, chunk, chunked, head
 from tests.envoy.setting import Configuration, facts, logged, ours, proxy, routes
 from tests.envoy.upstream import Call, Upstream, answer
 from tests.samples import total
+from tests.waiting import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -197,6 +198,7 @@ async def test_counts_are_there_before_the_client_has_the_last_byte(upstream: Up
             steps.send(body[half:])
             await response.all()
         line = await logged(running, "/v1/chat/completions")
+        await until(lambda: bool(ends))
         client_is_gone.set()
     steps.done()
     await server.stop(0)
