@@ -29,3 +29,21 @@ def test_links_lead_somewhere(file: str) -> None:
     targets = re.findall(r"\]\(([^):#]+)(?:#[^)]*)?\)", (ROOT / file).read_text())
     assert targets
     assert [target for target in targets if not (ROOT / file).parent.joinpath(target).exists()] == []
+
+
+def test_figures_of_the_bench() -> None:
+    """The figures in the README are those of the result that it links to."""
+    readme = (ROOT / "README.md").read_text()
+    section = readme.partition("## What it costs")[2].partition("\n## ")[0]
+    link = re.search(r"\]\((bench/results/[^)]+)\)", section)
+    assert link
+    small = (ROOT / link[1]).read_text().partition("\n## small:")[2].partition("\n## ")[0]
+    measured = {row[0]: row[1:3] for row in _rows(small)}
+    shown = {row[0]: row[1:] for row in _rows(section)[1:]}
+    assert len(shown) == 5
+    assert all(measured[name] == figures for name, figures in shown.items())
+
+
+def _rows(text: str) -> list[list[str]]:
+    lines = [line for line in text.splitlines() if line.startswith("|") and not line.startswith("|--")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]

@@ -6,47 +6,93 @@ from collections.abc import Callable, Iterator
 
 from extproc.core.content import Decoder
 from extproc.core.facts import Gap
-from extproc.core.framing import Framing
+from extproc.core.framing import Framing, Multipart, NdJson, Sse
 
-Choose = Callable[[bytes], Framing]
-"""Chooses a framing by how a body begins: by `BEGINNING` bytes or more, or all of it; never with white space."""
+Choose = Callable[[bytes, bool], Framing | None]
+"""Chooses a framing by how a body begins, never with white space, and by whether that is all of it.
 
-BEGINNING = 8
-"""Bytes that tell one framing from another: a BOM and the longest name of an event's field, with its colon, or less."""
+`None`: more bytes are needed. It must not say so of all, and not without bound, as what has come is read again.
+"""
+
+WORK = 100_000
+"""Most work on one message, in lines: some 100 ms, for which all others wait. A document counts as `DOCUMENT` lines.
+
+A message has a token or some dozens of them; with 10,000 a whole answer would be in one. What has more is there to hold
+us up, and is not looked at any further.
+"""
+DOCUMENT = 10
+_BY_LINE = (Sse, NdJson, Multipart)
 
 
 class Body:
     """Decodes a body, chooses its framing when it begins, and yields its documents."""
 
-    def __init__(self, decoder: Decoder, choose: Choose) -> None:
+    def __init__(self, decoder: Decoder, choose: Choose, kept: int = 0) -> None:
         self._decoder = decoder
         self._choose = choose
         self._framing: Framing | None = None
         self._beginning = b""
+        self._pieces: list[bytes] = []  # the first `kept` bytes, decoded
+        self._room = kept
+        self._work = 0  # on the message at hand
+        self._closed = False
 
     def feed(self, data: bytes) -> Iterator[bytes | Gap]:
-        """Yield the documents that `data` completes, and the gaps that it leaves."""
-        for piece in self._decoder.decode(data):
-            if isinstance(piece, Gap):
-                yield piece
-                continue
-            if self._framing is not None:
-                yield from self._framing.feed(piece)
-                continue
-            self._beginning = (self._beginning + piece).lstrip()  # blank lines and spaces mean nothing to any framing
-            if len(self._beginning) >= BEGINNING:
-                yield from self._begin()
+        """Yield the documents that `data`, one message, completes, and the gaps that it leaves."""
+        if self._closed:
+            return
+        self._work = 0
+        for item in self._read(data):
+            self._work += DOCUMENT
+            if self._work > WORK:
+                self._closed = True
+                yield Gap.TOO_LARGE
+                return
+            yield item
 
     def end(self) -> Iterator[bytes | Gap]:
         """Yield the documents that the end of the body completes, and the gaps that it leaves."""
+        if self._closed:
+            return
         if self._framing is None and self._beginning:
-            yield from self._begin()
+            yield from self._begin(whole=True)
         if self._framing is not None:
             yield from self._framing.end()
         if gap := self._decoder.end():
             yield gap
 
-    def _begin(self) -> Iterator[bytes | Gap]:
-        self._framing = self._choose(self._beginning)
-        yield from self._framing.feed(self._beginning)
-        self._beginning = b""
+    def so_far(self, framing: Framing) -> Iterator[bytes | Gap]:
+        """Yield what another framing makes of the bytes that were kept; the body may go on."""
+        for piece in self._pieces:
+            yield from framing.feed(piece)
+        yield from framing.end()
+
+    def _read(self, data: bytes) -> Iterator[bytes | Gap]:
+        for piece in self._decoder.decode(data):
+            if isinstance(piece, Gap):
+                yield piece
+                continue
+            if self._room > 0:
+                self._pieces.append(piece[: self._room])
+                self._room -= len(piece)
+            if self._framing is not None:
+                yield from self._feed(self._framing, piece)
+                continue
+            self._beginning = (self._beginning + piece).lstrip()  # blank lines and spaces mean nothing to any framing
+            if self._beginning:
+                yield from self._begin(whole=False)
+
+    def _begin(self, *, whole: bool) -> Iterator[bytes | Gap]:
+        self._framing = self._choose(self._beginning, whole)
+        if self._framing is not None:
+            yield from self._feed(self._framing, self._beginning)
+            self._beginning = b""
+
+    def _feed(self, framing: Framing, piece: bytes) -> Iterator[bytes | Gap]:
+        if isinstance(framing, _BY_LINE):
+            # Lines without documents are work, too.
+            self._work += piece.count(b"\n") + piece.count(b"\r")
+        if self._work > WORK:
+            yield Gap.TOO_LARGE
+        else:
+            yield from framing.feed(piece)

@@ -1,7 +1,7 @@
 """Content encodings (RFC 9110, section 8.4): bytes to bytes, incremental, linear, bounded.
 
 A decoder hands out pieces of at most `PIECE` bytes, so that a body which inflates a thousandfold costs no more memory
-than one that does not, and stops with `Gap.TOO_LARGE` at `max_decoded` bytes, so that it costs no more time either.
+than one that does not, and stops with `Gap.TOO_LARGE` where its `Allowance` ends, so that it costs no more time either.
 What the libraries hold besides is bounded by the format's window: 32 KiB for gzip and deflate, 16 MiB for br
 (RFC 7932, section 9.1), 8 MiB for zstd (RFC 9659).
 """
@@ -25,6 +25,7 @@ else:  # pragma: no cover
     from backports import zstd
 
 PIECE = 64 * 1024
+RATIO = 32
 DEPTH = 4
 """How many encodings may lie upon one another; nobody is known to use more than two."""
 _BLOCK = 16 * 1024
@@ -41,6 +42,30 @@ class Decoder(Protocol):
     def end(self) -> Gap | None:
         """Say what is missing, now that the body has ended."""
         ...
+
+
+class Allowance:
+    """How much may still be decoded, in bytes: of a body, and of the message at hand.
+
+    Time is spent by the message, while all others wait: one may decode to `message` bytes and to `RATIO` times its
+    length. Bodies compress to a fifth or to a thirtieth, bombs to a thousandth and less. All encodings of a body draw
+    on its one allowance.
+    """
+
+    def __init__(self, body: int, message: int) -> None:
+        self._body = body
+        self._of_each_message = message
+        self._message = 0
+
+    def renew(self, size: int) -> None:
+        """Note that a message of so many bytes begins."""
+        self._message = self._of_each_message + RATIO * size
+
+    def take(self, size: int) -> bool:
+        """Take so much, and tell whether there was enough left."""
+        self._body -= size
+        self._message -= size
+        return self._body >= 0 and self._message >= 0
 
 
 class Identity:
@@ -134,9 +159,9 @@ class Codec:
 class Compressed:
     """A body of one or more members; what follows the last is ignored, as gzip itself does."""
 
-    def __init__(self, codec: Codec, max_decoded: int) -> None:
+    def __init__(self, codec: Codec, allowance: Allowance) -> None:
         self._codec = codec
-        self._left = max_decoded
+        self._allowance = allowance
         self._member: Member | None = None
         self._between = b""
         self._closed = False
@@ -159,7 +184,7 @@ class Compressed:
                     return
                 self._between = b""
                 # A member of a few bytes costs as much time as this much output.
-                self._left -= _MEMBER
+                self._allowance.take(_MEMBER)
                 self._member = self._codec.begin(data[0])
             yield from self._of(self._member, data)
             data = self._member.unused_data
@@ -174,11 +199,10 @@ class Compressed:
                 self._closed = True
                 yield Gap.UNPARSABLE
                 return
-            if len(piece) > self._left:
+            if not self._allowance.take(len(piece)):
                 self._closed = True
                 yield Gap.TOO_LARGE
                 return
-            self._left -= len(piece)
             if piece:
                 yield piece
             data = b""
@@ -211,6 +235,23 @@ class Stacked:
     def end(self) -> Gap | None:
         """See `Decoder`."""
         return None if self._closed else self._outer.end() or self._inner.end()
+
+
+class Encoded:
+    """A body in one encoding or several, which arrives in messages."""
+
+    def __init__(self, decoder: Decoder, allowance: Allowance) -> None:
+        self._decoder = decoder
+        self._allowance = allowance
+
+    def decode(self, data: bytes) -> Iterator[bytes | Gap]:
+        """See `Decoder`; `data` is one message."""
+        self._allowance.renew(len(data))
+        return self._decoder.decode(data)
+
+    def end(self) -> Gap | None:
+        """See `Decoder`."""
+        return self._decoder.end()
 
 
 class Unknown:
@@ -246,15 +287,14 @@ _CODECS = {
 }
 
 
-def decoder(content_encoding: str, max_decoded: int) -> Decoder:
+def decoder(content_encoding: str, allowance: Allowance) -> Decoder:
     """Choose the decoder for a Content-Encoding header, which lists encodings in the order in which they were applied.
 
-    `max_decoded` is in bytes, and holds for each of them; every further member of a body counts as 4 KiB more.
-    More than `DEPTH` encodings are as good as unknown.
+    Every further member of a body takes 4 KiB of what is allowed. More than `DEPTH` encodings are as good as unknown.
     """
     names = [name.strip().lower() for name in content_encoding.split(",")]
     applied = [name for name in names if name not in ("", "identity")]
     if len(applied) > DEPTH or not _CODECS.keys() >= set(applied):
         return Unknown()
-    decoders: list[Decoder] = [Compressed(_CODECS[name], max_decoded) for name in applied]
-    return reduce(Stacked, decoders) if decoders else Identity()
+    decoders: list[Decoder] = [Compressed(_CODECS[name], allowance) for name in applied]
+    return Encoded(reduce(Stacked, decoders), allowance) if decoders else Identity()

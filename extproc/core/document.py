@@ -1,40 +1,47 @@
 """JSON documents: the few members that are wanted, decoded; and places in them.
 
-The wanted top-level members are cut out undecoded first and decoded one by one: what is not wanted (prompts, answers,
-vectors) is skipped without building a single object, a broken member does not spoil the others, and documents cost the
-same whether they came whole or skimmed. Measured against whole-document decoding: docs/decisions/0003-json.md.
+The top-level members that the wanted places are in are cut out undecoded first and decoded one by one: what is not
+wanted (prompts, answers, vectors) is skipped without building a single object, a broken member does not spoil the
+others, and documents cost the same whether they came whole or skimmed. Measured against whole-document decoding:
+docs/decisions/0003-json.md.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
+from extproc.core.place import Steps, steps, values
 from extproc.core.skim import Skimmer
+
+__all__ = ["Document", "Reader", "Steps", "count", "steps", "text", "values"]
 
 Document = Mapping[str, object]
 """The decoded members of a JSON object."""
-
-Steps = tuple[str, ...]
 
 _decode = msgspec.json.Decoder().decode
 
 
 class Reader:
-    """Decodes the named members of JSON objects."""
+    """Decodes the members of JSON objects that the wanted places are in."""
 
-    def __init__(self, wanted: Collection[str]) -> None:
-        self.wanted = tuple(wanted)
+    def __init__(self, wanted: Iterable[str]) -> None:
+        self.wanted = tuple(dict.fromkeys(wanted))
+        """Places, each once."""
+        names = dict.fromkeys(steps(place)[0] for place in self.wanted)
         members = msgspec.defstruct(
             "Members",
-            [(f"m{i}", msgspec.Raw, msgspec.field(name=name, default=_ABSENT)) for i, name in enumerate(self.wanted)],
+            [(f"m{i}", msgspec.Raw, msgspec.field(name=name, default=_ABSENT)) for i, name in enumerate(names)],
         )
-        self._attributes = tuple((name, f"m{i}") for i, name in enumerate(self.wanted))
+        self._attributes = tuple((name, f"m{i}") for i, name in enumerate(names))
         self._members = msgspec.json.Decoder(members).decode
 
     def read(self, data: bytes) -> Document | None:
-        """Return the wanted members that are there and are valid JSON; `None` if `data` is no JSON object."""
+        """Return the members that are there and are valid JSON; `None` if `data` is no JSON object.
+
+        At least what lies at the wanted places is in them, unless they are skimmed: then no more than that.
+        """
         try:
             members = self._members(data)
         except (msgspec.MsgspecError, RecursionError):
@@ -60,25 +67,6 @@ def _decoded(members: Iterable[tuple[str, bytes | msgspec.Raw]]) -> Document:
 
 
 _ABSENT = msgspec.Raw(b"")
-
-
-def steps(place: str) -> Steps:
-    """Split a place (`choices[].delta.content`) into its steps."""
-    return tuple(place.replace("[]", ".[]").split("."))
-
-
-def values(node: object, path: Steps) -> Iterator[object]:
-    """Yield what lies at a place; nothing where the document has another shape."""
-    for position, step in enumerate(path):
-        if step == "[]":
-            if isinstance(node, list):
-                for element in node:
-                    yield from values(element, path[position + 1 :])
-            return
-        if not isinstance(node, dict) or step not in node:
-            return
-        node = node[step]
-    yield node
 
 
 def count(value: object) -> int | None:

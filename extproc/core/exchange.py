@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from extproc.core.body import Body, Choose
-from extproc.core.choice import is_stream, of_request, of_response
-from extproc.core.content import decoder
+from extproc.core.choice import KEPT, Choice, Response, of_begun_request, of_request
+from extproc.core.content import Allowance, decoder
 from extproc.core.document import Document
 from extproc.core.facts import Facts, Gap, Outcome, Record, UsageStatus
 from extproc.core.format import Counts, Format
@@ -35,6 +35,8 @@ class Limits:
     """Longest document held: a longer body is skimmed, a longer event is skipped."""
     decoded: int = 256 * 1024 * 1024
     """Longest body after decoding its Content-Encoding: what is beyond is not looked at."""
+    message: int = 1024 * 1024
+    """What one message may decode to, beside `content.RATIO` times its length: a body with more is not looked at."""
 
 
 class Exchange:
@@ -59,8 +61,9 @@ class Exchange:
         self._answered = False
         self._failed = False
         self._finished = False
+        self._request_type = request_headers.get("content-type", "")
         self._request: Body | None = self._body(
-            request_headers, of_request(api, request_headers.get("content-type", ""), limits.document)
+            request_headers, lambda _, __: of_request(api, self._request_type, limits.document), KEPT
         )
         self._response: Body | None = None
 
@@ -79,14 +82,16 @@ class Exchange:
 
     def response_headers(self, headers: Headers) -> None:
         """Take the response's headers."""
+        self._read_begun_request()
         status = headers.get(":status", "")
         self._status = int(status) if _STATUS.fullmatch(status) else 0
         length = headers.get("content-length", "")
         self._left = int(length) if _LENGTH.fullmatch(length) else None
-        content_type = headers.get("content-type", "")
-        if is_stream(content_type) and self._status < _FIRST_ERROR:
+        content_type, failed = headers.get("content-type", ""), self._status >= _FIRST_ERROR
+        response = Response(self._format, content_type, self._limits.document, failed=failed)
+        if response.is_labelled_stream:
             self._set_streaming(streaming=True)
-        self._response = self._body(headers, lambda first: self._chosen(content_type, first))
+        self._response = self._body(headers, lambda first, whole: self._chosen(response.choose(first, whole=whole)))
         if found := self._format.in_headers(headers):
             self._note(found, UsageStatus.REPORTED)
 
@@ -120,9 +125,10 @@ class Exchange:
         if self._finished:
             return None
         self._finished = True
+        self._read_begun_request()
         if self._failed or self._status >= _FIRST_ERROR:
             outcome = Outcome.ERROR
-        elif self._end is None:
+        elif self._end is None and not (self._answered and self.facts.usage_status is UsageStatus.REPORTED):
             outcome = Outcome.ABORTED
         else:
             outcome = Outcome.COMPLETE
@@ -130,12 +136,13 @@ class Exchange:
                 self.gaps.add(Gap.NO_USAGE)
         return Record(self.facts, outcome, self._status, (now if self._end is None else self._end) - self._start)
 
-    def _body(self, headers: Headers, choose: Choose) -> Body:
-        return Body(decoder(headers.get("content-encoding", ""), self._limits.decoded), choose)
+    def _body(self, headers: Headers, choose: Choose, kept: int = 0) -> Body:
+        allowance = Allowance(self._limits.decoded, self._limits.message)
+        return Body(decoder(headers.get("content-encoding", ""), allowance), choose, kept)
 
-    def _chosen(self, content_type: str, first: bytes) -> Framing:
-        failed = self._status >= _FIRST_ERROR
-        choice = of_response(self._format, content_type, first, self._limits.document, failed=failed)
+    def _chosen(self, choice: Choice | None) -> Framing | None:
+        if choice is None:
+            return None
         self._set_streaming(streaming=choice.streaming)
         return choice.framing
 
@@ -149,7 +156,21 @@ class Exchange:
             self.gaps.add(item)
         elif (document := self._format.request.read(item)) is None:
             self.gaps.add(Gap.UNPARSABLE)
-        elif self.facts.requested_model is None and (model := self._format.requested_model(document)):
+        else:
+            self._note_requested(document)
+
+    def _read_begun_request(self) -> None:
+        """Take the model from what has come of the request: who is answered early, or goes away, may never end it."""
+        if self._request is None or self.facts.requested_model is not None:
+            return
+        framing = of_begun_request(self._format, self._request_type, self._limits.document)
+        for item in self._request.so_far(framing):
+            if not isinstance(item, Gap) and (document := self._format.request.read(item)):
+                self._note_requested(document)
+
+    def _note_requested(self, document: Document) -> None:
+        """Take over which model a request names; the first one counts."""
+        if self.facts.requested_model is None and (model := self._format.requested_model(document)):
             self.facts.requested_model = model
             self.revision += 1
 
@@ -172,8 +193,9 @@ class Exchange:
         if data == self._format.done:
             self._complete(now)
             return
+        # The event of the first token names the model, or one before it does, or the one with the counts.
         awaits_content = self._first_token is None and self._format.content
-        awaits_model = self.facts.response_model is None and self._format.response_model
+        awaits_model = self.facts.response_model is None and not self._format.content
         if not (awaits_content or awaits_model or self._format.has_news(data)):
             return
         event = (self._format.event if awaits_content else self._format.response).read(data)

@@ -27,6 +27,11 @@ Sum = tuple[Places, ...]
 Counts = dict[Places, int]
 """Terms as reported, by their places; later reports overwrite earlier ones term by term."""
 
+Value = str | bool | None
+
+Sign = tuple[str, Value]
+"""A place with one value, or with any that is not null: `None`."""
+
 
 @dataclass(frozen=True)
 class Format:
@@ -55,17 +60,20 @@ class Format:
     """Where an event says that its answer is over; counts in it and after it are final ones."""
     done: bytes | None = None
     """The event that ends a stream, where it is no JSON."""
-    last: tuple[tuple[str, str | bool | None], ...] = ()
-    """The event that ends a stream, where it is JSON: it has one of these values at the place before it.
-
-    `None` stands for any value that is not null.
-    """
+    last: tuple[Sign, ...] = ()
+    """The event that ends a stream, where it is JSON, has one of these."""
     array: bool = False
     """A stream may come as one JSON array that grows."""
+    lines: bool = False
+    """A stream may come as a document a line, also where it is not labelled so."""
+    words: bool = False
+    """A good answer may come as plain text, also where it is not labelled so."""
     output_is_rest: bool = False
     """Of the total, what is not input is output, also where `output_tokens` leaves a part of it (reasoning) out."""
     error: Places = ("error",)
-    """Where a response or an event has an error in place of an answer."""
+    """Where a response or an event has an error in place of an answer: anything that is not empty."""
+    failed: tuple[Sign, ...] = ()
+    """What says that an answer is none, or was broken off by an error, without telling more: it has one of these."""
 
     def claims(self, method: str, path: str, host: str = "") -> bool:
         """Tell whether a request is this API's; `path` comes without its query, `host` in lower case."""
@@ -83,18 +91,18 @@ class Format:
     @cached_property
     def request(self) -> Reader:
         """Reads what is wanted of a request."""
-        return Reader(_roots(self.request_model))
+        return Reader(self.request_model)
 
     @cached_property
     def response(self) -> Reader:
         """Reads what is wanted of a whole response, and of an event once the first token has been seen."""
         places = (*self.response_model, *self.error, *self._usage_places, *_optional(self.running), *self.finish)
-        return Reader(_roots((*places, *(place for place, _ in self.last))))
+        return Reader(_in_body((*places, *(place for place, _ in (*self.last, *self.failed)))))
 
     @cached_property
     def event(self) -> Reader:
         """Reads what is wanted of an event before the first token."""
-        return Reader(dict.fromkeys((*self.response.wanted, *_roots(self.content))))
+        return Reader((*self.response.wanted, *self.content))
 
     def has_news(self, event: bytes) -> bool:
         """Tell, without decoding it, whether an event may have counts, an error or an end of the answer.
@@ -117,7 +125,8 @@ class Format:
 
     def has_error(self, document: Document) -> bool:
         """Tell whether a response or an event is an error in place of an answer."""
-        return any(value for path in self._error for value in values(document, path))
+        told = any(value for path in self._error for value in values(document, path))
+        return told or _has_one(document, self._failed)
 
     def is_final(self, event: Document) -> bool:
         """Tell whether the counts of an event are the final ones."""
@@ -129,11 +138,7 @@ class Format:
 
     def is_last(self, event: Document) -> bool:
         """Tell whether an event ends its stream."""
-        return any(
-            value is not None if wanted is None else value == wanted
-            for path, wanted in self._last
-            for value in values(event, path)
-        )
+        return _has_one(event, self._last)
 
     def counts(self, document: Document) -> Counts:
         """Return the counts that a response or an event reports, term by term."""
@@ -174,22 +179,24 @@ class Format:
         return tuple(place for place in places if place.startswith("@"))
 
     @cached_property
-    def _last(self) -> tuple[tuple[Steps, str | bool | None], ...]:
+    def _last(self) -> tuple[tuple[Steps, Value], ...]:
         return tuple((steps(place), value) for place, value in self.last)
 
     @cached_property
+    def _failed(self) -> tuple[tuple[Steps, Value], ...]:
+        return tuple((steps(place), value) for place, value in self.failed)
+
+    @cached_property
     def _news(self) -> re.Pattern[bytes]:
-        ends = [place for place, value in self.last if value is None]
-        # What is in an array is told by its name there: choices are in every event, their usage is not.
-        telling = (place.rpartition("[].")[2] for place in (*self._usage_places, *self.error))
-        names = [*_roots(telling), *(steps(place)[-1] for place in (*self.finish, *ends))]
+        signs = (*self._last, *self._failed)
+        ends = (*self._error, *self._finish, *(path for path, value in signs if value is None))
+        counts = (path for _, paths in self._terms for path in paths if not path[0].startswith("@"))
+        names = dict.fromkeys((*_telling(counts), *(path[-1] for path in ends)))
         pattern = "|".join(re.escape(name) for name in names)
         # A value that is not null. Inside a string the name's closing quote would be escaped.
         patterns = [rf'"(?:{pattern})"\s*:\s*[^\sn]']
         patterns += [
-            rf'"{re.escape(steps(place)[-1])}"\s*:\s*{re.escape(_json(value))}'
-            for place, value in self.last
-            if value is not None
+            rf'"{re.escape(path[-1])}"\s*:\s*{re.escape(_json(value))}' for path, value in signs if value is not None
         ]
         return re.compile("|".join(patterns).encode())
 
@@ -234,9 +241,31 @@ def _paths(places: Places) -> tuple[Steps, ...]:
     return tuple(steps(place) for place in places)
 
 
-def _roots(places: Iterable[str]) -> tuple[str, ...]:
-    """Return the top-level members that the places are in."""
-    return tuple(dict.fromkeys(steps(place)[0] for place in places if not place.startswith("@")))
+def _in_body(places: Iterable[str]) -> Iterator[str]:
+    """Return the places that are not in the headers."""
+    return (place for place in places if not place.startswith("@"))
+
+
+def _telling(paths: Iterable[Steps]) -> Iterator[str]:
+    """Yield names, as few as will do, of which one is in each document that has a value at one of these places.
+
+    That is a name on the way, close to the value: `usage` for `delta.usage.tokens.input`, and not `delta`, which is in
+    all events.
+    """
+    found: set[str] = set()
+    for path in sorted(paths, key=len):
+        if found.isdisjoint(path):
+            parent = path[-2] if len(path) > 1 else "[]"
+            found.add(name := path[-1] if parent == "[]" else parent)
+            yield name
+
+
+def _has_one(document: Document, signs: tuple[tuple[Steps, Value], ...]) -> bool:
+    return any(
+        value is not None if wanted is None else value == wanted
+        for path, wanted in signs
+        for value in values(document, path)
+    )
 
 
 def _json(value: object) -> str:

@@ -9,7 +9,7 @@ are a part of: an answer has 2928 of them cached with 2935 input tokens and 2406
 
 from __future__ import annotations
 
-from extproc.core.format import Places, Sum
+from extproc.core.format import Places, Sign, Sum
 
 PROVIDER = "cohere"
 
@@ -21,6 +21,15 @@ def usage(*reports: str) -> dict[str, Sum]:
         "output_tokens": (_either(reports, "output_tokens"),),
         "cached_input_tokens": (tuple(f"{report}.cached_tokens" for report in reports),),
     }
+
+
+def failed(place: str) -> tuple[Sign, ...]:
+    """Return the reasons to finish that are errors; `place` is where the reason is.
+
+    A context that was too long (ERROR_LIMIT) is as any other end for want of room, and what the user cancelled is none
+    (https://docs.cohere.com/v1/reference/chat, https://docs.cohere.com/reference/chat).
+    """
+    return tuple((place, reason) for reason in ("ERROR", "ERROR_TOXIC", "TIMEOUT"))
 
 
 def _either(reports: Places, name: str) -> Places:

@@ -2,7 +2,9 @@
 
 The answer is in candidates, the counts in usageMetadata (https://ai.google.dev/api/generate-content#UsageMetadata).
 A stream has them in every event, then as counts so far, or in the last one only; later ones may also be lower. Nothing
-marks the end of a stream but the end of its body.
+marks the end of a stream but the end of its body: the last event has a finishReason, but so had all of them for a while
+(https://github.com/BerriAI/litellm/issues/2195), and who translates into this shape may put one in front
+(https://github.com/router-for-me/CLIProxyAPI/issues/5651).
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ must be Cohere's.
 from __future__ import annotations
 
 from extproc.core.format import Format
-from extproc.formats._cohere import PROVIDER, usage
+from extproc.formats._cohere import PROVIDER, failed, usage
 
 FORMAT = Format(
     provider=PROVIDER,
@@ -17,7 +17,10 @@ FORMAT = Format(
     path="(?:/.*)?/v1/chat/?",
     host=r".*cohere\.(?:com|ai)",
     usage=usage("meta", "response.meta"),
+    response_model=(),
     content=("text", "tool_calls", "tool_call_delta", "search_queries"),
     finish=("finish_reason",),
     last=(("event_type", "stream-end"),),
+    lines=True,
+    failed=(*failed("finish_reason"), *failed("response.finish_reason")),
 )

@@ -7,7 +7,7 @@ recorded answers have `[DONE]` after it.
 from __future__ import annotations
 
 from extproc.core.format import Format
-from extproc.formats._cohere import PROVIDER, usage
+from extproc.formats._cohere import PROVIDER, failed, usage
 
 FORMAT = Format(
     provider=PROVIDER,
@@ -15,6 +15,7 @@ FORMAT = Format(
     operation="chat",
     path="(?:/.*)?/v2/chat/?",
     usage=usage("usage", "delta.usage"),
+    response_model=(),
     content=(
         "delta.message.content.text",
         "delta.message.content.thinking",
@@ -25,4 +26,5 @@ FORMAT = Format(
     done=b"[DONE]",
     last=(("type", "message-end"),),
     error=("error", "delta.error"),
+    failed=(*failed("finish_reason"), *failed("delta.finish_reason")),
 )

@@ -16,4 +16,5 @@ FORMAT = Format(
     operation="embeddings",
     path="(?:/.*)?/v[12]/embed/?",
     usage=usage("meta"),
+    response_model=(),
 )

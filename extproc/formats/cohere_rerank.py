@@ -18,4 +18,5 @@ FORMAT = Format(
     path=r"(?:/.*)?/rerank/?",
     host=r".*cohere\.(?:com|ai)",
     usage=usage("meta"),
+    response_model=(),
 )

@@ -16,4 +16,5 @@ FORMAT = Format(
     usage=USAGE,
     content=("message.content", "message.thinking", "message.tool_calls"),
     last=LAST,
+    lines=True,
 )

@@ -13,4 +13,5 @@ FORMAT = Format(
     usage=USAGE,
     content=("response", "thinking"),
     last=LAST,
+    lines=True,
 )

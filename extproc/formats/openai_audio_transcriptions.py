@@ -18,4 +18,5 @@ FORMAT = Format(
     content=("delta",),
     done=DONE,
     last=(("type", "transcript.text.done"),),
+    words=True,
 )

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.core.content import DEPTH, PIECE, decoder
+from extproc.core.content import DEPTH, PIECE, RATIO, Allowance, decoder
 from extproc.core.facts import Gap
 from tests import cuts, encodings
 from tests.cuts import bytewise, every_way
@@ -30,9 +30,11 @@ every_single = pytest.mark.parametrize("encoding", encodings.SINGLE.values(), id
 every_encoding = pytest.mark.parametrize("encoding", encodings.ALL.values(), ids=encodings.ALL.keys())
 
 
-def decode(pieces: Iterable[bytes], encoding: str = "gzip", max_decoded: int = ENOUGH) -> tuple[bytes, list[Gap]]:
+def decode(
+    pieces: Iterable[bytes], encoding: str = "gzip", max_decoded: int = ENOUGH, max_message: int = ENOUGH
+) -> tuple[bytes, list[Gap]]:
     """Feed a decoder to the end; return what it gave, and the gaps it left."""
-    decoding = decoder(encoding, max_decoded)
+    decoding = decoder(encoding, Allowance(max_decoded, max_message))
     items = [item for piece in pieces for item in decoding.decode(piece)]
     decoded = [item for item in items if not isinstance(item, Gap)]
     gaps = [item for item in items if isinstance(item, Gap)]
@@ -240,7 +242,7 @@ def test_zstd_window() -> None:
 @every_encoding
 def test_flushed(encoding: Encoding) -> None:
     """What a sender has flushed comes out before there is more, also what is still inside a library."""
-    encoder, decoding = encoding.encoder(), decoder(encoding.header, ENOUGH)
+    encoder, decoding = encoding.encoder(), decoder(encoding.header, Allowance(ENOUGH, ENOUGH))
     for size in (1, 100, PIECE - 1, PIECE, PIECE + 1, 3 * PIECE, 20 * PIECE + 7):
         for content in (bytes(size), (NOISE * 20)[:size]):
             event = encoder.add(content)
@@ -283,9 +285,21 @@ def test_bomb(encoding: Encoding) -> None:
     assert gaps == [Gap.TOO_LARGE]
 
 
+@every_encoding
+def test_bomb_in_messages(encoding: Encoding) -> None:
+    """A message may decode to a limit and some times its length, however many there are; a body may be longer."""
+    bomb = encoding(BOMB)
+    for pieces in ([bomb], [bomb[: len(bomb) // 2], bomb[len(bomb) // 2 :]]):
+        decoded, gaps = decode(pieces, encoding.header, max_decoded=1 << 30, max_message=PIECE)
+        assert len(decoded) <= len(pieces) * PIECE + RATIO * len(bomb)
+        assert gaps == ([Gap.TOO_LARGE] if len(bomb) * RATIO < len(BOMB) else [])
+    pieces = cuts.at([i / 100 for i in range(100)], encoding(NOISE))
+    assert decode(pieces, encoding.header, max_decoded=1 << 30, max_message=len(NOISE)) == (NOISE, [])
+
+
 @pytest.mark.parametrize("pile", [[GZIP, GZIP], [BROTLI, GZIP], [ZSTD, BROTLI, GZIP], [STORED, ZSTD]])
 def test_stacked_bomb(pile: Sequence[Encoding]) -> None:
-    """The limit holds for each encoding of a pile, not only for what comes out at the end."""
+    """The limit holds for all encodings of a pile together, not only for what comes out at the end."""
     outer = pile[-1](BOMB)
     header = stacked(pile).header
     decoded, gaps = decode([outer, outer], header, max_decoded=1 << 20)
@@ -312,7 +326,7 @@ def test_pieces_memory(encoding: Encoding) -> None:
     bomb = encoding(BOMB)
     # Cut small enough that pieces handed out would matter if they were kept.
     for pieces in ([bomb], cuts.at([i / 10 for i in range(10)], bomb)):
-        decoding = decoder(encoding.header, len(BOMB))
+        decoding = decoder(encoding.header, Allowance(DEPTH * len(BOMB), DEPTH * len(BOMB)))
         tracemalloc.start()
         size = sum(len(item) for piece in pieces for item in decoding.decode(piece))
         _, peak = tracemalloc.get_traced_memory()
@@ -324,14 +338,14 @@ def test_pieces_memory(encoding: Encoding) -> None:
 _MEASURE = """
 import re, sys
 from pathlib import Path
-from extproc.core.content import decoder
+from extproc.core.content import Allowance, decoder
 
 def peak():
     return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
 
 body = sys.stdin.buffer.read()
 before = peak()
-for item in decoder(sys.argv[1], 1 << 30).decode(body):
+for item in decoder(sys.argv[1], Allowance(1 << 30, 1 << 30)).decode(body):
     pass
 print(peak() - before)
 """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import tracemalloc
+import zlib
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
@@ -13,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from extproc.core.body import DOCUMENT, WORK
 from extproc.core.exchange import Exchange, Headers, Limits
 from extproc.core.facts import Facts, Gap, Outcome, Record, Usage, UsageStatus
 from extproc.core.format import Format
@@ -146,6 +148,8 @@ OUTCOMES = {
     "stream": (SSE, STREAM_BODY, True, Outcome.COMPLETE),
     "stream, done": (SSE, STREAM_BODY + DONE, True, Outcome.COMPLETE),
     "stream, done, aborted": (SSE, STREAM_BODY + DONE, False, Outcome.COMPLETE),
+    "stream, over and counted, aborted": (SSE, sse(HELLO, END, FINAL), False, Outcome.COMPLETE),
+    "stream, over, aborted": (SSE, sse(HELLO, END), False, Outcome.ABORTED),
     "stream, aborted": (SSE, STREAM_BODY, False, Outcome.ABORTED),
     "stream, error": (SSE, sse(HELLO, ERROR), True, Outcome.ERROR),
     "stream, error, done": (SSE, sse(HELLO, ERROR) + DONE, True, Outcome.ERROR),
@@ -330,30 +334,135 @@ def test_error_in_words(body: bytes) -> None:
     assert finish(exchange).outcome is Outcome.ERROR
 
 
-@pytest.mark.parametrize("content_type", ["text/plain; charset=utf-8", "text/vtt", "text/html"])
-@pytest.mark.parametrize(
-    "body", [b"data about ids", b"WEBVTT\n\n00:00", b"1\n00:00:00,000 -->", b"d", b"retry it", b"e: x"]
-)
-def test_answer_in_words(content_type: str, body: bytes) -> None:
-    """A transcript as plain text or as subtitles reports no usage; it is neither broken JSON nor a stream."""
-    exchange = make({"model": "m"})
+IN_WORDS = [
+    b"data about ids",
+    b"WEBVTT\n\n00:00",
+    b"1\n00:00:00,000 -->",
+    b"d",
+    b"retry it",
+    b"e: x",
+    b"[Music]",
+    b"[00:00.00] So",
+    b"data\n: x",
+]
+
+
+@pytest.mark.parametrize("words", [False, True])
+@pytest.mark.parametrize("content_type", ["text/plain; charset=utf-8", "text/vtt", "text/html", "application/json", ""])
+@pytest.mark.parametrize("body", IN_WORDS)
+def test_answer_in_words(content_type: str, body: bytes, *, words: bool) -> None:
+    """A transcript as plain text or as subtitles reports no usage; it is neither broken JSON nor a stream.
+
+    Where it is not labelled as text, the format must say that there may be one.
+    """
+    exchange = make({"model": "m"}, api=replace(API, words=words))
     exchange.response_headers({":status": "200", "content-type": content_type})
     for byte in body:
         exchange.response_body(bytes([byte]), 1.0)
     exchange.response_end(2.0)
     assert exchange.facts.streaming is False
     assert finish(exchange).outcome is Outcome.COMPLETE
-    assert exchange.gaps == {Gap.NO_USAGE}
+    as_words = words or content_type.startswith("text/")
+    assert exchange.gaps == {Gap.NO_USAGE} if as_words else {Gap.NO_USAGE, Gap.UNPARSABLE}
+
+
+@pytest.mark.parametrize("words", [False, True])
+@pytest.mark.parametrize("content_type", ["text/plain", "application/json"])
+def test_answer_that_may_be_in_words(content_type: str, *, words: bool) -> None:
+    """Where answers may be plain text, a document and a stream are still read as such."""
+    for body, streaming in ((WHOLE_BODY, False), (STREAM_BODY, True)):
+        exchange = answer(make(api=replace(API, words=words)), {**OK, "content-type": content_type}, body)
+        assert (exchange.facts.usage.output_tokens, exchange.facts.streaming) == (11, streaming)
+        assert exchange.gaps == set()
+
+
+ERRORS_IN_JSON = [
+    b'{"error": {"message": "no"}}',
+    b'\n {"error": {"message": "no"}}',
+    b'\xef\xbb\xbf{"error": {"message": "no"}}',
+    b'{\n  "error": {\n    "message": "no"\n  }\n}\n',
+]
 
 
 @pytest.mark.parametrize("status", ["200", "400", "529"])
-@pytest.mark.parametrize("start", [b"", b"\n ", b"\xef\xbb\xbf"])
-def test_error_in_json_labelled_as_a_stream(status: str, start: bytes) -> None:
+@pytest.mark.parametrize("body", ERRORS_IN_JSON)
+@pytest.mark.parametrize("label", ["text/event-stream", "application/x-ndjson", "application/json", "text/plain", ""])
+@pytest.mark.parametrize("lines", [False, True])
+def test_error_in_json(status: str, body: bytes, label: str, *, lines: bool) -> None:
     """Whoever asked for a stream may get an error as one document, with the label of a stream."""
-    exchange = answer(make({"model": "m"}), {**SSE, ":status": status}, start + b'{"error": {"message": "no"}}')
+    if status == "200" and label == "application/x-ndjson":
+        return  # what is labelled so and is good is read so
+    headers = {":status": status, "content-type": label}
+    exchange = make({"model": "m"}, api=replace(API, lines=lines))
+    exchange.response_headers(headers)
+    for byte in body:
+        exchange.response_body(bytes([byte]), 101.0)
+    exchange.response_end(102.0)
     assert exchange.facts.streaming is False
     assert exchange.gaps == set()
     assert finish(exchange).outcome is Outcome.ERROR
+
+
+@pytest.mark.parametrize("label", ["text/event-stream", "application/json"])
+def test_error_in_an_array(label: str) -> None:
+    """Where streams come as arrays, so do their errors, with any label and with a BOM."""
+    body = b"\xef\xbb\xbf\n[" + ERROR_BODY + b"]"
+    for status, streaming in (("200", True), ("400", False)):
+        for cut in range(len(body)):
+            exchange = make({"model": "m"}, api=replace(API, array=True))
+            exchange.response_headers({":status": status, "content-type": label})
+            exchange.response_body(body[:cut], 101.0)
+            exchange.response_body(body[cut:], 101.0)
+            exchange.response_end(102.0)
+            assert exchange.facts.streaming is streaming
+            assert exchange.gaps == set()
+            assert finish(exchange).outcome is Outcome.ERROR
+
+
+LINES = replace(API, lines=True, last=(("done", True),))
+LINE_LABELS = ["application/x-ndjson", "application/json", "text/plain", "text/event-stream", ""]
+
+
+@pytest.mark.parametrize("label", LINE_LABELS)
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+@pytest.mark.parametrize("start", [b"", b"\n", b"\xef\xbb\xbf"])
+def test_unlabelled_lines(label: str, end: bytes, start: bytes) -> None:
+    """A stream of a document a line is one whatever its label, from its first line on."""
+    events = ({**HELLO, "done": False}, HELLO, {"usage": {"input": 3, "output": 11}, "done": True})
+    exchange = make(api=LINES)
+    exchange.response_headers({**OK, "content-type": label})
+    for second, event in enumerate(events):
+        for byte in (b"" if second else start) + json.dumps(event).encode() + end:
+            exchange.response_body(bytes([byte]), 101.0 + second)
+    assert exchange.facts.streaming is True
+    assert exchange.facts.time_to_first_token == 1.0
+    assert (exchange.facts.usage.output_tokens, exchange.facts.usage_status) == (11, UsageStatus.REPORTED)
+    exchange.response_end(105.0)
+    assert (finish(exchange).outcome, exchange.gaps) == (Outcome.COMPLETE, set())
+
+
+@pytest.mark.parametrize("label", ["application/json", "text/plain", ""])
+@pytest.mark.parametrize("indent", [None, 2])
+@pytest.mark.parametrize("end", [b"", b"\n"])
+@pytest.mark.parametrize("document", [{**FINAL, "done": True}, FINAL, {"done": True}, {"text": "x" * 5000, **FINAL}])
+def test_whole_among_lines(label: str, indent: int | None, end: bytes, document: dict[str, object]) -> None:
+    """Where streams are documents in lines, a whole answer is one document, on one line or many."""
+    body = json.dumps(document, indent=indent).encode() + end
+    for cut in (0, 1, 7, 8, len(body) - 1, len(body)):
+        exchange = make(api=LINES)
+        exchange.response_headers({**OK, "content-type": label})
+        exchange.response_body(body[:cut], 101.0)
+        exchange.response_body(body[cut:], 102.0)
+        exchange.response_end(103.0)
+        assert exchange.facts.streaming is False
+        assert exchange.facts.usage.output_tokens == (11 if "usage" in document else None)
+        assert exchange.gaps == set()
+
+
+def test_lines_where_there_are_none() -> None:
+    """Only formats that stream so are read so: elsewhere the first document is the answer."""
+    exchange = answer(make(), OK, json.dumps(HELLO).encode() + b"\n" + WHOLE_BODY)
+    assert (exchange.facts.streaming, exchange.facts.usage.output_tokens) == (False, None)
 
 
 def test_error_status_with_a_stream() -> None:
@@ -376,6 +485,55 @@ def test_early_response() -> None:
     exchange.response_end(103.0)
     facts = finish(exchange).facts
     assert (facts.request_model, facts.response_model, facts.usage.output_tokens) == ("m", "m-1", 11)
+
+
+FORM: Headers = {"content-type": "multipart/form-data; boundary=b"}
+PART = b'--b\r\nContent-Disposition: form-data; name="model"\r\n\r\nm\r\n'
+FILE = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\n\r\n' + bytes(100_000)
+
+BEGUN: dict[str, tuple[Headers, bytes, str | None]] = {
+    "model": ({}, b'{"model": "m", "messages": [{"text": "' + b"x" * 9, "m"),
+    "model, after little": ({}, b'{"messages": [{"model": "x"}], "model": "m", "x', "m"),
+    "model, of a long one": ({}, b'{"model": "m", "messages": "' + b"x" * (2 << 20), "m"),
+    "model, escaped": ({}, b'{"model": "\\u006d", ', "m"),
+    "half a model": ({}, b'{"model": "m', None),
+    "a model that may go on": ({}, b'{"model": 1', None),
+    "no model": ({}, b'{"messages": [{"model": "m"}]', None),
+    "no json": ({}, b"model=m", None),
+    "nothing": ({}, b"", None),
+    "form": (FORM, PART + FILE, "m"),
+    "form, half a model": (FORM, PART[:-2], None),
+    "compressed": ({"content-encoding": "gzip"}, gzip.compress(b'{"model": "m", "x": 1}')[:-8], "m"),
+    "broken": ({"content-encoding": "gzip"}, b"no gzip", None),
+}
+
+
+@pytest.mark.parametrize(("headers", "body", "model"), BEGUN.values(), ids=BEGUN.keys())
+@pytest.mark.parametrize("answered", [True, False])
+def test_request_that_does_not_end(headers: Headers, body: bytes, model: str | None, *, answered: bool) -> None:
+    """Who is answered before the request has ended, or goes away, has asked for the model that was named by then."""
+    for size in (len(body) or 1, 1000):
+        exchange = make(headers=headers)
+        for start in range(0, len(body), size):
+            exchange.request_body(body[start : start + size])
+        assert exchange.facts.requested_model is None
+        gaps = set(exchange.gaps)
+        if answered:
+            exchange.response_headers({":status": "429"})
+            assert exchange.facts.requested_model == model, "and it is published with the answer"
+        assert finish(exchange).facts.requested_model == model
+        assert exchange.gaps == gaps
+
+
+def test_request_that_goes_on_after_the_answer_began() -> None:
+    """A model that comes after the answer has begun still counts, also one that a beginning cannot tell."""
+    for late in (b'"model": "m"}', b'"model": "m", '):
+        exchange = make()
+        exchange.request_body(b'{"messages": [], ')
+        exchange.response_headers(SSE)
+        assert exchange.facts.requested_model is None
+        exchange.request_body(late)
+        assert finish(exchange).facts.requested_model == "m"
 
 
 def test_model_of_the_response() -> None:
@@ -442,6 +600,59 @@ def test_limits() -> None:
     assert exchange.gaps == {Gap.TOO_LARGE}
 
 
+EVENTS = WORK // DOCUMENT // 2  # each has two line ends, of which every ten count as one event
+FLOODS = {
+    "events": (SSE, sse(FINAL) * EVENTS, sse(FINAL) * (2 * EVENTS)),
+    "lines without events": (SSE, b"x\n" * (WORK - 20), b"x\r" * (WORK + 1)),
+    "documents in lines": (
+        {**OK, "content-type": "application/x-ndjson"},
+        (json.dumps(FINAL).encode() + b"\n") * EVENTS,
+        (json.dumps(FINAL).encode() + b"\n") * (2 * EVENTS),
+    ),
+}
+
+
+@pytest.mark.parametrize(("headers", "fits", "does_not"), FLOODS.values(), ids=FLOODS.keys())
+@pytest.mark.parametrize("encoding", ["identity", "gzip"])
+def test_work_on_a_message(headers: Headers, fits: bytes, does_not: bytes, encoding: str) -> None:
+    """A message with more to do than any stream has in one is not read to its end, and nothing after it is read."""
+    encode = gzip.compress if encoding == "gzip" else bytes
+    last = sse({"usage": {"output": 99}}) if headers is SSE else b'{"usage": {"output": 99}}\n'
+    for body, gaps in ((fits, set()), (does_not, {Gap.TOO_LARGE})):
+        exchange = make()
+        exchange.response_headers({**headers, "content-encoding": encoding})
+        for _ in range(2):
+            exchange.response_body(encode(body), 101.0)
+        exchange.response_body(encode(last), 102.0)
+        exchange.response_end(103.0)
+        assert exchange.gaps == gaps
+        assert (exchange.facts.usage.output_tokens == 99) == (not gaps)
+
+
+def test_parts_of_a_form() -> None:
+    """A form of many parts is work, too."""
+    exchange = make(headers=FORM)
+    exchange.request_body(PART + b"--b\r\n\r\n\r\n" * WORK)
+    exchange.request_end()
+    assert exchange.gaps == {Gap.TOO_LARGE}
+    assert finish(exchange).facts.requested_model is None
+
+
+def test_decoded_message() -> None:
+    """A message may not decode to more than a limit, and some times its length; the body may."""
+    limits = Limits(decoded=10_000, message=1000)
+    for size, gaps in ((900, set()), (1800, {Gap.TOO_LARGE})):
+        exchange = Exchange(API, {}, 100.0, limits)
+        exchange.response_headers({**SSE, "content-encoding": "deflate"})
+        compressor = zlib.compressobj()
+        for part in (*([b":" + b"x" * size] * 5), b"\n" + sse(FINAL)):
+            exchange.response_body(compressor.compress(part) + compressor.flush(zlib.Z_SYNC_FLUSH), 101.0)
+        exchange.response_body(compressor.flush(), 102.0)
+        exchange.response_end(103.0)
+        assert exchange.gaps == gaps
+        assert exchange.facts.usage.output_tokens == (None if gaps else 11)
+
+
 def test_plain_format() -> None:
     """A format without streams reads one all the same, and has no times."""
     exchange = answer(make(api=PLAIN), SSE, sse({"model": "m-1"}, {"data": []}, {"usage": {"input": 3}}) + DONE)
@@ -452,13 +663,14 @@ def test_plain_format() -> None:
     assert exchange.gaps == set()
 
 
-def test_content_is_not_decoded() -> None:
-    """Once model and first token are known, events of plain content are not even looked at."""
+@pytest.mark.parametrize("first", [HELLO, {"choices": [{"text": "hello"}]}])
+def test_content_is_not_decoded(first: object) -> None:
+    """Once the first token is known, events of plain content are not even looked at, be the model named or not."""
     exchange = make()
     exchange.response_headers(SSE)
-    exchange.response_body(sse(HELLO) + b"data: {no json\n\n" + sse(FINAL), 101.0)
+    exchange.response_body(sse(first) + b"data: {no json\n\n" + sse(FINAL), 101.0)
     assert exchange.gaps == set()
-    assert exchange.facts.usage.output_tokens == 11
+    assert (exchange.facts.response_model, exchange.facts.usage.output_tokens) == ("m-1", 11)
 
 
 def test_memory() -> None:

@@ -27,6 +27,7 @@ API = Format(
     running="choices[]",
     finish=("choices[].end",),
     error=("error", "failure.reason"),
+    failed=(("state.why", "broken"), ("state.why", False)),
 )
 REPORTED = Format(
     provider="acme",
@@ -100,7 +101,7 @@ def test_headers() -> None:
     found = PLACED.in_headers({"x-input": "12", "x-model": "m-2", "x-other": "1"})
     assert (PLACED.counts(found), PLACED.responded_model(found)) == ({("@x-input", "usage.input"): 12}, "m-2")
     assert PLACED.counts({"usage": {"input": 3}}) == {("@x-input", "usage.input"): 3}
-    assert PLACED.response.wanted == ("model", "error", "usage", "type", "state", "summary")
+    assert PLACED.response.wanted == ("model", "error", "usage.input", "usage.output", "type", "state.done", "summary")
 
 
 @pytest.mark.parametrize(
@@ -125,12 +126,12 @@ def test_is_last(event: dict[str, object], *, expected: bool) -> None:
 
 
 def test_wanted() -> None:
-    """Only the members that hold facts are decoded, and content only of events."""
-    assert set(API.request.wanted) == {"model", "deployment"}
-    whole = {"message", "model", "error", "failure", "usage", "cached", "result", "choices"}
+    """Only the places that hold facts are read, and content only of events."""
+    assert set(API.request.wanted) == {"model", "deployment.name"}
+    counts = {"usage.input", "usage.cached", "cached", "usage.written", "usage.output", "result.tokens[].output"}
+    whole = {"message.model", "model", "error", "failure.reason", "state.why", "choices[]", "choices[].end", *counts}
     assert set(API.response.wanted) == whole
-    assert set(API.event.wanted) == whole | {"delta"}
-    assert set(REPORTED.response.wanted) == set(REPORTED.event.wanted) == {"model", "error", "usage"}
+    assert set(API.event.wanted) == whole | {"choices[].text", "delta.text"}
 
 
 @pytest.mark.parametrize(
@@ -177,11 +178,16 @@ def test_has_content(event: dict[str, object], *, expected: bool) -> None:
         ({"error": None, "failure": {"reason": ""}}, False),
         ({"error": {}}, False),
         ({"failure": {"other": 1}}, False),
+        ({"state": {"why": "broken"}}, True),
+        ({"state": {"why": False}}, True),
+        ({"state": {"why": "stop"}}, False),
+        ({"state": {"why": None}}, False),
+        ({"state": "broken"}, False),
         ({}, False),
     ],
 )
 def test_has_error(document: dict[str, object], *, expected: bool) -> None:
-    """An error is something that is not empty at one of its places."""
+    """An error is something that is not empty at one of its places, or one of some values."""
     assert API.has_error(document) is expected
 
 
@@ -265,6 +271,7 @@ EVENTS = st.fixed_dictionaries(
         "result": st.none() | st.builds(lambda n: {"tokens": [{"output": n}]}, st.integers(0, 9)),
         "error": st.none() | st.text() | st.integers() | st.dictionaries(st.text(), st.text(), max_size=1),
         "failure": st.builds(lambda reason: {"reason": reason}, st.none() | st.text()),
+        "state": st.builds(lambda why: {"why": why}, st.sampled_from([None, "stop", "broken", False])),
     },
 )
 
@@ -291,10 +298,11 @@ def test_has_news(
         {"choices": [{"text": 'it says "usage": {"output": 1}'}]},
         {"choices": [{"text": "usage"}]},
         {"text": "usage", "x": {"a": "error"}},
+        {"result": {"text": "so"}, "message": {"text": "so"}, "failure": {"reason": None}, "state": {"why": "stop"}},
         {},
     ],
 )
 def test_has_no_news(event: dict[str, object]) -> None:
-    """Events of plain content are not decoded, also where the content is about usage."""
+    """Events of plain content are not decoded, also where the content is about usage, or beside where it would be."""
     assert not API.has_news(json.dumps(event).encode())
     assert not API.has_news(json.dumps(event, indent=1).encode())

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from extproc.core.facts import Gap
 from extproc.core.framing import Json, Sse
+from extproc.core.skim import ARRAY
 from tests import cuts
 from tests.cuts import bytewise, every_way
 from tests.framings import documents, peak_memory
@@ -177,6 +178,15 @@ def test_sse_too_large_not_an_object(data: bytes) -> None:
     """An event over the limit that is no whole object leaves the gap only."""
     for pieces in every_way(b"data: " + data + b"\n\ndata: after\n\n"):
         assert documents(Sse(40, ["usage"]), pieces) == [Gap.TOO_LARGE, b"after"]
+
+
+def test_too_much_is_wanted() -> None:
+    """Where more is wanted of an array than can be held, nothing follows the gap."""
+    document = b'{"a": [' + b",".join([b'{"b": "' + b"x" * 1000 + b'"}'] * (ARRAY // 1000)) + b"]}"
+    for pieces in ([document], [document[:1000], document[1000:]]):
+        assert documents(Json(100, ["a[].b"]), pieces) == [Gap.TOO_LARGE]
+        events = [b"data: ", *pieces, b"\n\n", b"data: after\n\n"]
+        assert documents(Sse(100, ["a[].b"]), events) == [Gap.TOO_LARGE, b"after"]
 
 
 def test_sse_memory() -> None:

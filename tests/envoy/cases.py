@@ -230,7 +230,7 @@ def refused_early() -> Case:
             await connection.send(post(path, ASKED).removesuffix(rest))
             return [await connection.response().all()]
 
-    return Case(client, upstream, status="413", facts=NAMELESS)
+    return Case(client, upstream, status="413", facts=MISSING)
 
 
 def in_a_row(*, pipelined: bool) -> Case:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -36,6 +37,32 @@ def test_paths(path: str, host: str, expected: str | None) -> None:
     """A path belongs to one API; the first version's chat only at Cohere's own host, and counting is no call."""
     claiming = [each.api for each in formats.FORMATS if each.claims("POST", path, host)]
     assert claiming == ([expected] if expected else [])
+
+
+@pytest.mark.parametrize(
+    ("reason", "failed"),
+    [
+        ("COMPLETE", False),
+        ("MAX_TOKENS", False),
+        ("STOP_SEQUENCE", False),
+        ("TOOL_CALL", False),
+        ("ERROR_LIMIT", False),
+        ("USER_CANCEL", False),
+        ("ERROR", True),
+        ("ERROR_TOXIC", True),
+        ("TIMEOUT", True),
+    ],
+)
+def test_reasons(reason: str, *, failed: bool) -> None:
+    """An answer that was broken off is an error, in whole answers and in streams, and is not passed over undecoded."""
+    for api, document in (
+        (cohere_chat.FORMAT, {"finish_reason": reason, "text": ""}),
+        (cohere_chat.FORMAT, {"event_type": "stream-end", "response": {"finish_reason": reason}}),
+        (cohere_chat_v2.FORMAT, {"finish_reason": reason}),
+        (cohere_chat_v2.FORMAT, {"type": "message-end", "delta": {"finish_reason": reason}}),
+    ):
+        assert api.has_error(document) is failed
+        assert api.has_news(json.dumps(document).encode())
 
 
 @pytest.mark.parametrize(

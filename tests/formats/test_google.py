@@ -11,6 +11,7 @@ VERTEX = "/v1/projects/p/locations/us-central1"
 
 GENERATE = ("gcp.gemini", "generate_content")
 EMBED = ("gcp.gemini", "embeddings")
+INTERACTIONS = ("gcp.gemini", "interactions")
 VERTEX_GENERATE = ("gcp.vertex_ai", "generate_content")
 VERTEX_EMBED = ("gcp.vertex_ai", "embeddings")
 CODE_ASSIST = ("gcp.gen_ai", "generate_content")
@@ -35,6 +36,11 @@ OPENAI = ("openai", "chat_completions")
         (f"{VERTEX}/publishers/google/models/text-embedding-005:predict", VERTEX_EMBED, "text-embedding-005"),
         (f"{VERTEX}/publishers/google/models/textembedding-gecko@003:predict", VERTEX_EMBED, "textembedding-gecko@003"),
         (f"{VERTEX}/publishers/google/models/gemini-embedding-2:embedContent", VERTEX_EMBED, "gemini-embedding-2"),
+        ("/v1beta/interactions", INTERACTIONS, None),
+        ("/gateway/v1/interactions", INTERACTIONS, None),
+        ("/v1beta/interactions/v1_1", None, None),
+        ("/v1beta/interactions/v1_1/cancel", None, None),
+        ("/interactions", None, None),
         ("/v1internal:generateContent", CODE_ASSIST, None),
         ("/v1internal:streamGenerateContent", CODE_ASSIST, None),
         ("/v1beta/openai/chat/completions", OPENAI, None),

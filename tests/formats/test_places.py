@@ -7,6 +7,7 @@ import pytest
 from extproc import formats
 from extproc.core.facts import Usage
 
+CONVERSE = "/model/anthropic.claude-3-7-sonnet-20250219-v1%3A0/converse"
 CHAT, EMBEDDINGS = "/v1/chat/completions", "/api/v1/services/embeddings/multimodal-embedding/multimodal-embedding"
 
 
@@ -97,3 +98,102 @@ def test_counts(path: str, usage: dict[str, object], expected: Usage) -> None:
     found = formats.find("POST", path)
     assert found is not None
     assert found.total(found.counts({"usage": usage})) == expected
+
+
+DOCUMENTS: list[tuple[str, dict[str, object], Usage]] = [
+    # https://aws.amazon.com/blogs/machine-learning/effectively-use-prompt-caching-on-amazon-bedrock/
+    (
+        CONVERSE,
+        {
+            "usage": {
+                "inputTokens": 4,
+                "outputTokens": 20,
+                "totalTokens": 1585,
+                "cacheReadInputTokenCount": 0,
+                "cacheWriteInputTokenCount": 1561,
+            }
+        },
+        Usage(1565, 20, 1585, 0, 1561),
+    ),
+    (
+        CONVERSE,
+        {
+            "usage": {
+                "inputTokens": 4,
+                "outputTokens": 20,
+                "totalTokens": 1585,
+                "cacheReadInputTokenCount": 1561,
+                "cacheReadInputTokens": 1561,
+                "cacheWriteInputTokenCount": 0,
+                "cacheWriteInputTokens": 0,
+            }
+        },
+        Usage(1565, 20, 1585, 1561, 0),
+    ),
+    # https://github.com/ggml-org/llama.cpp/blob/master/tools/server/README.md: cache_n and prompt_n are the prompt;
+    # tokens_cached is what the cache holds afterwards.
+    (
+        "/completion",
+        {
+            "content": "",
+            "stop": True,
+            "tokens_cached": 271,
+            "tokens_evaluated": 237,
+            "tokens_predicted": 35,
+            "timings": {"cache_n": 236, "prompt_n": 1, "predicted_n": 35},
+        },
+        Usage(237, 35, 272, 236),
+    ),
+    # https://github.com/ollama/ollama/pull/17943: the cached ones are a part of the prompt's.
+    (
+        "/api/chat",
+        {"done": True, "prompt_eval_count": 29, "prompt_eval_cached_count": 28, "eval_count": 3},
+        Usage(29, 3, 32, 28),
+    ),
+    # https://ai.google.dev/gemini-api/docs/interactions/streaming: usage is all so far, step_usage is the step's.
+    (
+        "/v1beta/interactions",
+        {
+            "index": 2,
+            "event_type": "step.stop",
+            "usage": {
+                "total_tokens": 4650,
+                "total_input_tokens": 3577,
+                "total_output_tokens": 305,
+                "total_cached_tokens": 0,
+            },
+            "step_usage": {
+                "total_tokens": 303,
+                "total_input_tokens": 31,
+                "total_output_tokens": 3,
+                "total_cached_tokens": 0,
+            },
+        },
+        Usage(3577, 305, 4650, 0),
+    ),
+    # https://huggingface.github.io/text-generation-inference/#/Text%20Generation%20Inference/generate
+    (
+        "/generate",
+        {
+            "generated_text": "test",
+            "details": {
+                "best_of_sequences": [
+                    {"finish_reason": "length", "generated_text": "test", "generated_tokens": 2},
+                    {"finish_reason": "length", "generated_text": "test", "generated_tokens": 3},
+                ],
+                "finish_reason": "length",
+                "generated_tokens": 1,
+                "prefill": [{"id": 0, "logprob": -0.34, "text": "test"}],
+            },
+        },
+        Usage(output_tokens=6),
+    ),
+]
+
+
+@pytest.mark.parametrize(("path", "document", "expected"), DOCUMENTS)
+def test_documents(path: str, document: dict[str, object], expected: Usage) -> None:
+    """A documented answer is read in full, and nothing in it is counted twice."""
+    found = formats.find("POST", path)
+    assert found is not None
+    assert found.total(found.counts(document)) == expected

@@ -479,6 +479,21 @@ def gemini_content(answer: Event) -> bool:
 GEMINI = Reading(gemini_usage, gemini_content, model=lambda answer: answer.get("modelVersion"))
 
 
+def interactions_usage(events: Sequence[Event]) -> Known:
+    """Read the last usage object: what tools bring in is input, thoughts are output."""
+    reports = [usage for event in events if (usage := event.get("interaction", event).get("usage"))]
+    if not reports:
+        return {"usage": "missing"}
+    counts = {
+        "request_prompt_tokens": sum(reports[-1].get(f"total_{name}_tokens", 0) for name in ("input", "tool_use")),
+        "request_completion_tokens": sum(reports[-1].get(f"total_{name}_tokens", 0) for name in ("output", "thought")),
+        "request_total_tokens": reports[-1]["total_tokens"],
+        "cached_prompt_tokens": reports[-1]["total_cached_tokens"],
+        "reasoning_completion_tokens": reports[-1]["total_thought_tokens"],
+    }
+    return {"usage": "partial"} | counts
+
+
 def cohere_usage(reports: Sequence[Event]) -> Known:
     """Read the tokens of the last event."""
     usage = next((report["tokens"] for report in reports if "tokens" in report), None)
@@ -561,6 +576,16 @@ READINGS = {
         lambda event: gemini_content(event.get("response", {})),
         model=lambda event: event.get("response", {}).get("modelVersion"),
     ),
+    "interactions": Reading(
+        interactions_usage,
+        lambda event: (
+            event["event_type"] == "step.delta"
+            and event["delta"]["type"] in {"text", "thought_summary", "arguments_delta"}
+        ),
+        b"[DONE]",
+        last=lambda event: event["event_type"] in {"interaction.completed", "error"},
+        model=lambda event: event.get("interaction", {}).get("model"),
+    ),
     "cohere_chat": Reading(
         lambda events: cohere_usage([event.get("response", {}).get("meta", {}) for event in events]),
         lambda event: event["event_type"] == "text-generation",
@@ -616,7 +641,9 @@ def outcome_so_far(transcript: Transcript, events: Sequence[Event | None]) -> Ou
     failed = reading_of(transcript).failed
     if any(event is not None and failed(event) for event in events):
         return Outcome.ERROR
-    return Outcome.COMPLETE if has_ended(transcript, events) else Outcome.ABORTED
+    # Of an answer with its final counts at most the mark of the stream's end is missing.
+    whole = has_ended(transcript, events) or expected_so_far(transcript, len(events))["usage"] == "reported"
+    return Outcome.COMPLETE if whole else Outcome.ABORTED
 
 
 def model_so_far(transcript: Transcript, events: Sequence[Event | None]) -> object:
@@ -640,7 +667,7 @@ def of_tokens(published: Mapping[str, object]) -> Known:
 
 @every_streamed
 def test_broken_off(folder: Path) -> None:
-    """A stream that breaks off after any event is aborted, with the counts of the events so far and no others."""
+    """A stream that breaks off is aborted, if its answer was not whole, with the counts of the events so far only."""
     transcript = read(folder)
     events = transcript.events
     documents = decoded(transcript)

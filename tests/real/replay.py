@@ -219,12 +219,17 @@ class Setting:
 
     async def counted(self) -> Counter[tuple[str, ...]]:
         """Return all of Envoy's and our counters of calls, once no call is open any more."""
-        async with asyncio.timeout(SECONDS), aiohttp.ClientSession() as session:
-            text = ""
-            while not _IDLE.search(text):
-                async with session.get(self.server.metrics_url) as response:
-                    text = await response.text()
-        return _counters(text) + _counters(await self.envoy.prometheus())
+        return await counted(self.server, self.envoy)
+
+
+async def counted(server: Server, envoy: Envoy) -> Counter[tuple[str, ...]]:
+    """Return all of Envoy's and the server's counters of calls, once no call is open any more."""
+    async with asyncio.timeout(SECONDS), aiohttp.ClientSession() as session:
+        text = ""
+        while not _IDLE.search(text):
+            async with session.get(server.metrics_url) as response:
+                text = await response.text()
+    return _counters(text) + _counters(await envoy.prometheus())
 
 
 def _counters(text: str) -> Counter[tuple[str, ...]]:

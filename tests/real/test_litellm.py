@@ -25,10 +25,9 @@ import pytest_asyncio
 from openai import AsyncOpenAI, OpenAI
 from openai.types import CompletionUsage
 from openai.types.create_embedding_response import Usage as EmbeddingUsage
-from prometheus_client.parser import text_string_to_metric_families
 
 from extproc.demo.processes import Address, Envoy, Server, envoy, extproc_server, load, started
-from tests.samples import total
+from tests.real.replay import counted
 
 # One loop for the processes and the tests: it also reads what the processes write.
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -36,16 +35,6 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 HOST = "dashscope.aliyuncs.com"
 PREFIX = "/compatible-mode"  # before /v1 in DashScope's paths; LiteLLM also serves without it
 CONFIGURATION = Path(__file__).parents[2] / "envoy" / "envoy.yaml"
-
-# The labels of the counters of calls: who calls whom is the same for all of them here, what is called is not.
-WHO = {
-    "llmproxy_source_workload": "sleep",
-    "llmproxy_source_workload_namespace": "default",
-    "llmproxy_destination_service": HOST,
-    "source_workload": "sleep",
-    "destination_service": HOST,
-}
-WHAT = ("llmproxy_model", "model", "outcome", "usage", "response_code")
 
 QUESTION = "What is a service mesh, and who needs one?"
 # Long enough for LiteLLM to compress it; it streams three characters at a time.
@@ -148,31 +137,7 @@ class Setting:
 
     async def counted(self) -> Counter[tuple[str, ...]]:
         """Return all of Envoy's and our counters of calls, once no call is open any more."""
-        async with asyncio.timeout(30):
-            while True:
-                ours = await self._metrics()
-                if not total(ours, "extproc_streams_open"):
-                    break
-                await asyncio.sleep(0.01)
-        return _counters(ours) + _counters(await self.envoy.prometheus())
-
-    async def _metrics(self) -> str:
-        async with aiohttp.ClientSession() as session, session.get(self.server.metrics_url) as response:
-            return await response.text()
-
-
-def _counters(text: str) -> Counter[tuple[str, ...]]:
-    """Return the counters of calls, by their names and the labels that say what was called."""
-    counters: Counter[tuple[str, ...]] = Counter()
-    for family in text_string_to_metric_families(text):
-        for sample in family.samples:
-            if "asm_llm_proxy_" in sample.name or sample.name.startswith("envoy_llm_"):
-                who = {label: value for label, value in sample.labels.items() if label not in WHAT}
-                assert who.items() <= WHO.items()
-                # The parser gives counters the suffix of OpenMetrics.
-                what = (sample.labels[label] for label in WHAT if label in sample.labels)
-                counters[sample.name.removesuffix("_total"), *what] += int(sample.value)
-    return counters
+        return await counted(self.server, self.envoy)
 
 
 @dataclass(frozen=True)

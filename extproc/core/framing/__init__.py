@@ -3,9 +3,9 @@
 A framing takes bytes as they come, cut anywhere, and yields the documents that they complete. It holds at most one
 unfinished document of `limit` bytes, and what it needs to find the next one; no input makes it raise.
 
-A document over the limit leaves `Gap.TOO_LARGE`, and what follows it still counts. Where members are named as `wanted`,
-these follow the gap as a document of their own, if it was an object: pictures come in one event with the tokens that
-they took.
+A document over the limit leaves `Gap.TOO_LARGE`, and what follows it still counts. Where places are named as `wanted`,
+what lies there follows the gap as a document of its own, if it was an object: pictures come in one event with the
+tokens that they took.
 """
 
 from extproc.core.framing.event_stream import EventStream

@@ -9,7 +9,7 @@ from extproc.core.skim import Skimmer
 
 
 class Unfinished:
-    """Holds a document up to a limit, in bytes; beyond it, no more than its wanted members."""
+    """Holds a document up to a limit, in bytes; beyond it, no more than what lies at wanted places."""
 
     def __init__(self, limit: int, wanted: Collection[str] = ()) -> None:
         self._limit = limit
@@ -21,6 +21,11 @@ class Unfinished:
     def __bool__(self) -> bool:
         """Tell whether anything was added."""
         return self._over or bool(self._held)
+
+    @property
+    def too_large(self) -> bool:
+        """Tell whether more is wanted of the document than is held."""
+        return self._skimmer is not None and self._skimmer.too_large
 
     def add(self, data: bytes) -> None:
         """Take the next bytes of the document."""

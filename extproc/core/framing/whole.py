@@ -10,7 +10,7 @@ from extproc.core.framing.unfinished import Unfinished
 
 
 class Json:
-    """The body is one document (RFC 8259). Over the limit, it is reduced to its wanted members."""
+    """The body is one document (RFC 8259). Over the limit, it is reduced to what lies at the wanted places."""
 
     def __init__(self, limit: int, wanted: Collection[str]) -> None:
         self._body = Unfinished(limit, wanted)
@@ -22,8 +22,10 @@ class Json:
 
     def end(self) -> Iterator[bytes | Gap]:
         """Yield the document, if the body was not empty."""
+        too_large = self._body.too_large
         body = self._body.take()[-1]
         if isinstance(body, Gap):
-            yield Gap.UNPARSABLE  # over the limit, and no object with an end to it
+            # Over the limit, and there is no end to what is wanted, or no object with an end to it.
+            yield Gap.TOO_LARGE if too_large else Gap.UNPARSABLE
         elif document := body.removeprefix(BOM).strip():
             yield document
