@@ -31,6 +31,9 @@ format: $(VENV)/.test ## Let the formatter rewrite the code
 docs: $(VENV)/.test ## Bring what the documentation shows up to date
 	@$(BIN)/python -m tests.show
 
+bench: $(VENV)/.bench ## Measure what extproc costs Envoy (ARGS=--quick: in a minute or two; ARGS=--help)
+	@$(BIN)/python -m bench $(ARGS)
+
 wire: $(VENV)/.test ## Compile protos/ to extproc/wire/
 	@$(BIN)/python -m grpc_tools.protoc -Iprotos --python_out=extproc/wire --pyi_out=extproc/wire protos/ext_proc.proto
 
@@ -47,9 +50,14 @@ $(VENV)/.demo: $(VENV)/bin/python pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[demo]'
 	@touch $@
 
+$(VENV)/.bench: $(VENV)/bin/python pyproject.toml constraints.txt
+	@echo "Installing what the bench needs into $(VENV) ..."
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	@touch $@
+
 $(VENV)/.test: $(VENV)/bin/python pyproject.toml constraints.txt
 	@echo "Installing what the tests need into $(VENV) ..."
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[demo,test,real]'
 	@touch $@ $(VENV)/.demo
 
-.PHONY: help demo test compose-test coverage lint format docs wire clean
+.PHONY: help demo test compose-test coverage lint format docs bench wire clean
