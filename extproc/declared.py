@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
 
 import yaml
@@ -29,7 +29,7 @@ from extproc.core.facts import Usage
 from extproc.core.format import Format, Places, Sum
 
 _PLACE = re.compile(r"(@[-\w]+|[^\s.\[\]|+]+(\[\])?(\.[^\s.\[\]|+]+(\[\])?)*)")
-_COUNTS = tuple(field.name for field in fields(Usage))
+_COUNTS = Usage._fields
 _REQUIRED = ("provider", "api", "path", "usage")
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 
 OTHER = "other"
 """What every value beyond the limit is called."""
@@ -19,11 +20,19 @@ MAX_BYTES = 128
 # Envoy's flat stat names.
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\"'`\\\\|\ud800-\udfff]")
 
+# Most calls of a mesh are to a few models.
+_REMEMBERED = 1024
+
 
 def clean(value: str) -> str:
     """Return `value` with unsafe characters as `_`, cut to 128 bytes of UTF-8 at a character."""
     # Each character is at least one byte: what is beyond so many characters cannot be kept.
-    value = _UNSAFE.sub("_", value[:MAX_BYTES])
+    return _clean(value[:MAX_BYTES])
+
+
+@lru_cache(_REMEMBERED)
+def _clean(value: str) -> str:
+    value = _UNSAFE.sub("_", value)
     encoded = value.encode()
     return value if len(encoded) <= MAX_BYTES else encoded[:MAX_BYTES].decode(errors="ignore")
 

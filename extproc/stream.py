@@ -8,25 +8,30 @@ from __future__ import annotations
 
 import logging
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from time import monotonic
 
 from google.protobuf.message import DecodeError
+from google.protobuf.struct_pb2 import Value
 
-from extproc.core.exchange import Exchange
+from extproc.core.exchange import REQUEST_HEADERS, Exchange
 from extproc.core.facts import Gap
 from extproc.formats import Find
 from extproc.labels import UNKNOWN, BoundedLabel, host
-from extproc.metadata import added, metadata
+from extproc.metadata import Publication, metadata
 from extproc.metrics import Labels, Metrics
 from extproc.settings import Settings
 from extproc.wire.ext_proc_pb2 import HeaderMap, ProcessingRequest
-from extproc.wire.replies import IGNORE, UNCHANGED, WATCH
+from extproc.wire.replies import IGNORE, UNCHANGED, WATCH, with_metadata
 
 _log = logging.getLogger(__name__)
 
+_parse = ProcessingRequest.FromString
+
 # Envoy's key for attributes, whatever name the filter was given.
 _ATTRIBUTES = "envoy.filters.http.ext_proc"
+
+_BEGINNING = frozenset((":method", ":path", ":authority", *REQUEST_HEADERS))
 
 # gRPC initial metadata that says which path the route will rewrite to: routes rewrite behind this filter.
 _PATH = "x-llmproxy-path"
@@ -70,6 +75,7 @@ class Stream:
         "_labels",
         "_model",
         "_observer",
+        "_publication",
         "_published",
         "_tag",
     )
@@ -81,6 +87,7 @@ class Stream:
         self._faulty = False
         self._model: str | None = None
         self._tag = UNKNOWN
+        self._publication = Publication()
         self._published = 0  # the revision of the facts that Envoy has
         self._labels = (UNKNOWN, UNKNOWN, UNKNOWN)  # workload, its namespace, destination
         observer.metrics.streams_open.inc()
@@ -88,21 +95,19 @@ class Stream:
     def receive(self, data: bytes) -> bytes | None:
         """Return the reply to a message; `None` if Envoy wants none. Never raises."""
         now = monotonic()
-        metrics = self._observer.metrics
         phase, reply, wanted = UNKNOWN, b"", True
         try:
-            message = ProcessingRequest.FromString(data)
-            phase = message.WhichOneof("request") or phase
-            reply, wanted = UNCHANGED.get(phase, reply), not message.observability_mode
-            if not self._faulty:
-                reply = self._reply(phase, message, now)
+            message = _parse(data)
+            phase = message.WhichOneof("request") or UNKNOWN
+            wanted = not message.observability_mode
+            reply = UNCHANGED.get(phase, b"") if self._faulty else self._reply(phase, message, now)
         except DecodeError:
-            metrics.error(phase)
+            self._observer.metrics.error(phase)
             _log.warning("a message is no ProcessingRequest", extra={"bytes": len(data)})
         except Exception as fault:  # noqa: BLE001 - see the head of this file
             self._fault(phase, fault)
-        finally:
-            metrics.message(phase, monotonic() - now)
+            reply = UNCHANGED.get(phase, b"")
+        self._observer.metrics.message(phase, monotonic() - now)
         return reply if wanted else None
 
     def close(self) -> None:
@@ -114,26 +119,30 @@ class Stream:
         self._observer.metrics.streams_open.dec()
 
     def _reply(self, phase: str, message: ProcessingRequest, now: float) -> bytes:
-        if self._exchange is not None:
-            _advance(self._exchange, phase, message, now)
-        elif phase == "request_headers":
-            self._begin(message, now)
         exchange = self._exchange
-        if exchange is None:
-            return IGNORE if phase == "request_headers" else UNCHANGED.get(phase, b"")
+        if exchange is not None:
+            if advance := _ADVANCE.get(phase):
+                advance(exchange, message, now)
+        elif phase == "request_headers":
+            exchange = self._begin(message, now)
+            if exchange is None:
+                return IGNORE
+        else:
+            return UNCHANGED.get(phase, b"")
         reply = WATCH.get(phase, b"")
         if exchange.revision != self._published:
             self._published = exchange.revision
             facts = exchange.facts
-            reply += added(self._observer.metadata_namespace, facts, self._model_tag(facts.request_model))
+            if news := self._publication.news(facts, self._model_tag(facts.request_model)):
+                reply = with_metadata(reply, self._observer.metadata_namespace, news)
         if exchange.ended:
             # Before the reply goes out: whoever sees the response's end finds it counted.
             self._record(now)
         return reply
 
-    def _begin(self, message: ProcessingRequest, now: float) -> None:
+    def _begin(self, message: ProcessingRequest, now: float) -> Exchange | None:
         observer = self._observer
-        headers = _headers(message.request_headers.headers)
+        headers = _headers(message.request_headers.headers, _BEGINNING)
         if path := self._initial_metadata.get(_PATH):
             headers[":path"] = path
         path = headers.get(":path", "").partition("?")[0]
@@ -141,21 +150,23 @@ class Stream:
         found = observer.find(headers.get(":method", ""), path, destination)
         if found is None:
             observer.metrics.gap(Gap.NOT_LLM)
-            return
-        self._exchange = Exchange(found, headers, now, observer.limits)
+            return None
+        self._exchange = exchange = Exchange(found, headers, now, observer.limits)
         attributes = message.attributes[_ATTRIBUTES].fields
-        workload, namespace = (
-            next((attributes[name].string_value for name in names if name in attributes), None)
-            or self._initial_metadata.get(fallback)
-            for names, fallback in (_WORKLOAD, _WORKLOAD_NAMESPACE)
-        )
         self._labels = (
-            observer.workload(workload),
-            observer.workload_namespace(namespace),
+            observer.workload(self._source(attributes, *_WORKLOAD)),
+            observer.workload_namespace(self._source(attributes, *_WORKLOAD_NAMESPACE)),
             observer.destination(destination),
         )
         if message.request_headers.end_of_stream:
-            self._exchange.request_end()
+            exchange.request_end()
+        return exchange
+
+    def _source(self, attributes: Mapping[str, Value], names: tuple[str, ...], fallback: str) -> str | None:
+        for name in names:
+            if name in attributes:
+                return attributes[name].string_value or self._initial_metadata.get(fallback)
+        return self._initial_metadata.get(fallback)
 
     def _record(self, now: float) -> None:
         exchange = self._exchange
@@ -184,32 +195,45 @@ class Stream:
         _log.error("fault in this server", extra={"phase": phase, "type": type(fault).__name__, "where": where})
 
 
-def _advance(exchange: Exchange, phase: str, message: ProcessingRequest, now: float) -> None:
-    """Show the exchange what a message brings."""
-    match phase:
-        case "request_body":
-            exchange.request_body(message.request_body.body)
-            if message.request_body.end_of_stream:
-                exchange.request_end()
-        case "request_trailers":
-            exchange.request_end()
-        case "response_headers":
-            exchange.response_headers(_headers(message.response_headers.headers))
-            if message.response_headers.end_of_stream:
-                exchange.response_end(now)
-        case "response_body":
-            exchange.response_body(message.response_body.body, now)
-            if message.response_body.end_of_stream:
-                exchange.response_end(now)
-        case "response_trailers":
-            exchange.response_end(now)
+def _request_body(exchange: Exchange, message: ProcessingRequest, _now: float) -> None:
+    body = message.request_body
+    exchange.request_body(body.body)
+    if body.end_of_stream:
+        exchange.request_end()
 
 
-def _headers(headers: HeaderMap) -> dict[str, str]:
-    # Values are bytes; what we look for is ASCII, and Latin-1 takes any byte.
+def _response_headers(exchange: Exchange, message: ProcessingRequest, now: float) -> None:
+    headers = message.response_headers
+    exchange.response_headers(_headers(headers.headers, exchange.wanted_response_headers))
+    if headers.end_of_stream:
+        exchange.response_end(now)
+
+
+def _response_body(exchange: Exchange, message: ProcessingRequest, now: float) -> None:
+    body = message.response_body
+    exchange.response_body(body.body, now)
+    if body.end_of_stream:
+        exchange.response_end(now)
+
+
+_ADVANCE: Mapping[str, Callable[[Exchange, ProcessingRequest, float], None]] = {
+    "request_body": _request_body,
+    "request_trailers": lambda exchange, _, __: exchange.request_end(),
+    "response_headers": _response_headers,
+    "response_body": _response_body,
+    "response_trailers": lambda exchange, _, now: exchange.response_end(now),
+}
+"""How an exchange is shown what a message brings, once it has begun."""
+
+
+def _headers(headers: HeaderMap, wanted: Collection[str]) -> dict[str, str]:
+    """Return some of the headers."""
     found: dict[str, str] = {}
     for header in headers.headers:
-        value = header.raw_value.decode("latin-1") or header.value
-        # Several lines of one name are one list: RFC 9110, section 5.3.
-        found[header.key] = f"{found[header.key]}, {value}" if header.key in found else value
+        name = header.key
+        if name in wanted:
+            # Values are bytes; what we look for is ASCII, and Latin-1 takes any byte.
+            value = header.raw_value.decode("latin-1") or header.value
+            # Several lines of one name are one list: RFC 9110, section 5.3.
+            found[name] = f"{found[name]}, {value}" if name in found else value
     return found

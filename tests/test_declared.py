@@ -9,6 +9,7 @@ import pytest
 from extproc.core.format import Format
 from extproc.formats import FORMATS, finder
 from extproc.settings import SettingsError, load
+from tests.documents import usage_of
 
 ACME = """\
 formats:
@@ -140,7 +141,7 @@ def test_detected(document: dict[str, object], expected: tuple[int | None, int |
     found = find("POST", "/anything", "models.internal")
     assert found is not None
     assert found.api == "detected"
-    usage = found.total(found.counts(document))
+    usage = usage_of(found, document)
     assert (usage.input_tokens, usage.output_tokens) == expected
     assert find("GET", "/anything", "models.internal") is None
     assert find("POST", "/anything", "elsewhere") is None

@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 
 from extproc.core.facts import Facts, Usage, UsageStatus
 from extproc.labels import MAX_BYTES
-from extproc.metadata import added, metadata
-from extproc.wire.replies import encoded
+from extproc.metadata import Publication, metadata
+from extproc.wire.replies import with_metadata
+from tests.wire.messages import metadata_of
 
 
 def test_everything() -> None:
@@ -76,21 +77,32 @@ def test_models_are_cleaned() -> None:
     assert published["response_model"] == "x" * MAX_BYTES
 
 
-@given(
-    st.builds(
-        Facts,
-        provider=st.sampled_from(("openai", "anthropic")),
-        api=st.sampled_from(("chat_completions", "messages")),
-        operation=st.sampled_from(("chat", "embeddings")),
-        requested_model=st.none() | st.sampled_from(("a", "b")),
-        response_model=st.none() | st.sampled_from(("a", "b")),
-        usage_status=st.sampled_from(UsageStatus),
-        usage=st.builds(Usage, st.none() | st.just(1)),
-        streaming=st.none() | st.booleans(),
-        time_to_first_token=st.none() | st.just(0.5),
-    ).filter(lambda facts: facts.usage_status is not UsageStatus.MISSING or facts.usage == Usage()),
-    st.sampled_from(("a", "b", "other")),
+MODELS = st.none() | st.sampled_from(("a", "b", 'c"'))
+COUNTS = st.none() | st.integers(0, 3)
+FACTS = st.builds(
+    Facts,
+    provider=st.just("openai"),
+    api=st.just("chat_completions"),
+    operation=st.just("chat"),
+    requested_model=MODELS,
+    response_model=MODELS,
+    usage_status=st.sampled_from(UsageStatus),
+    usage=st.builds(Usage, COUNTS, COUNTS, COUNTS),
+    streaming=st.none() | st.booleans(),
+    time_to_first_token=st.none() | st.just(0.5),
 )
-def test_remembered(facts: Facts, tag: str) -> None:
-    """What was published before is published again only for the very same facts."""
-    assert added("n", facts, tag) == encoded("n", metadata(facts, tag))
+
+
+@given(st.lists(st.tuples(FACTS, st.sampled_from(("a", "other"))), min_size=1))
+def test_publication(told: list[tuple[Facts, str]]) -> None:
+    """Each fact is told once, and again when it changes: what Envoy has is what is known."""
+    publication = Publication()
+    before: dict[str, object] = {}
+    envoys: dict[str, object] = {}
+    for facts, tag in told:
+        known = metadata(facts, tag)
+        news = metadata_of(with_metadata(b"", "asm.llmproxy", publication.news(facts, tag)))
+        assert news == {key: value for key, value in known.items() if before.get(key) != value}
+        before = dict(known)
+        envoys |= news
+        assert {key: envoys[key] for key in known} == known

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
-from extproc.core.content import Decoder
+from extproc.core.content import IDENTITY, Decoder
 from extproc.core.facts import Gap
 from extproc.core.framing import Framing, Multipart, NdJson, Sse
 
@@ -22,10 +22,14 @@ us up, and is not looked at any further.
 """
 DOCUMENT = 10
 _BY_LINE = (Sse, NdJson, Multipart)
+# Of fewer bytes no more work can be made, were each a document and a line.
+_LITTLE = WORK // (DOCUMENT + 1)
 
 
 class Body:
     """Decodes a body, chooses its framing when it begins, and yields its documents."""
+
+    __slots__ = ("_beginning", "_choose", "_closed", "_decoder", "_framing", "_pieces", "_room", "_work")
 
     def __init__(self, decoder: Decoder, choose: Choose, kept: int = 0) -> None:
         self._decoder = decoder
@@ -37,8 +41,14 @@ class Body:
         self._work = 0  # on the message at hand
         self._closed = False
 
-    def feed(self, data: bytes) -> Iterator[bytes | Gap]:
-        """Yield the documents that `data`, one message, completes, and the gaps that it leaves."""
+    def feed(self, data: bytes) -> Iterable[bytes | Gap]:
+        """Return the documents that `data`, one message, completes, and the gaps that it leaves."""
+        if self._framing is not None and self._room <= 0 and self._decoder is IDENTITY and len(data) <= _LITTLE:
+            return () if self._closed else self._framing.feed(data)
+        return self._bounded(data)
+
+    def _bounded(self, data: bytes) -> Iterator[bytes | Gap]:
+        """Yield what is in one message as long as it is not too much work."""
         if self._closed:
             return
         self._work = 0

@@ -35,6 +35,7 @@ _STREAMS: dict[str, Stream] = {
     "application/x-jsonlines": NdJson,
     "application/stream+json": NdJson,
 }
+_ORDINARY = "application/json"
 _MEDIA = ("audio/", "image/", "video/", "application/octet-stream")
 
 
@@ -102,6 +103,8 @@ class Response:
 
     def choose(self, first: bytes, *, whole: bool) -> Choice | None:
         """Choose its framing by how its body begins, and by whether that is all; `None` if more bytes are needed."""
+        if first.startswith(b"{") and self._kind == _ORDINARY and not self._api.lines:
+            return Choice(Json(self._limit, self._api.response.wanted), streaming=False)
         start = first.removeprefix(BOM).lstrip()
         line, ended, _ = start.partition(b"\n")
         if not (whole or ended or len(first) >= (LINE if self._api.lines else BEGINNING)):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import reduce
 from typing import Protocol
@@ -35,8 +35,8 @@ _MEMBER = 4 * 1024
 class Decoder(Protocol):
     """Takes a body as it arrives, gives it back decoded."""
 
-    def decode(self, data: bytes) -> Iterator[bytes | Gap]:
-        """Yield what `data` adds. A gap is the last thing a decoder yields; what comes after it is ignored."""
+    def decode(self, data: bytes) -> Iterable[bytes | Gap]:
+        """Return what `data` adds. A gap is the last thing a decoder yields; what comes after it is ignored."""
         ...
 
     def end(self) -> Gap | None:
@@ -71,13 +71,16 @@ class Allowance:
 class Identity:
     """No encoding."""
 
-    def decode(self, data: bytes) -> Iterator[bytes | Gap]:
-        """Yield `data`."""
-        yield data
+    def decode(self, data: bytes) -> tuple[bytes]:
+        """Return `data`."""
+        return (data,)
 
     def end(self) -> Gap | None:
         """Say that nothing is missing."""
         return None
+
+
+IDENTITY = Identity()
 
 
 class Member(Protocol):
@@ -244,7 +247,7 @@ class Encoded:
         self._decoder = decoder
         self._allowance = allowance
 
-    def decode(self, data: bytes) -> Iterator[bytes | Gap]:
+    def decode(self, data: bytes) -> Iterable[bytes | Gap]:
         """See `Decoder`; `data` is one message."""
         self._allowance.renew(len(data))
         return self._decoder.decode(data)
@@ -297,4 +300,4 @@ def decoder(content_encoding: str, allowance: Allowance) -> Decoder:
     if len(applied) > DEPTH or not _CODECS.keys() >= set(applied):
         return Unknown()
     decoders: list[Decoder] = [Compressed(_CODECS[name], allowance) for name in applied]
-    return Encoded(reduce(Stacked, decoders), allowance) if decoders else Identity()
+    return Encoded(reduce(Stacked, decoders), allowance) if decoders else IDENTITY

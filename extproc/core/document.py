@@ -1,72 +1,78 @@
-"""JSON documents: the few members that are wanted, decoded; and places in them.
+"""JSON documents: what lies at the few places that are wanted.
 
-The top-level members that the wanted places are in are cut out undecoded first and decoded one by one: what is not
-wanted (prompts, answers, vectors) is skipped without building a single object, a broken member does not spoil the
-others, and documents cost the same whether they came whole or skimmed. Measured against whole-document decoding:
-docs/decisions/0003-json.md.
+A document is decoded once, by types that are made of the wanted places, so that what is not wanted (prompts, answers,
+vectors) is passed over without building a single object. What the decoder refuses is skimmed: a broken member does not
+spoil the others. Measured against whole-document decoding: docs/decisions/0003-json.md.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable
+from typing import Any, TypedDict
 
 import msgspec
 
-from extproc.core.place import Steps, steps, values
+from extproc.core.place import Found, Wanted, pick, tree
 from extproc.core.skim import Skimmer
 
-__all__ = ["Document", "Reader", "Steps", "count", "steps", "text", "values"]
+__all__ = ["Document", "Reader", "count", "text"]
 
-Document = Mapping[str, object]
-"""The decoded members of a JSON object."""
+Document = Found
+"""What lies at the wanted places of a JSON object, by the place. Places without a value are not in it."""
+
+_REFUSED = (msgspec.MsgspecError, RecursionError, UnicodeDecodeError)
 
 _decode = msgspec.json.Decoder().decode
 
 
 class Reader:
-    """Decodes the members of JSON objects that the wanted places are in."""
+    """Reads what lies at some places of JSON objects."""
 
     def __init__(self, wanted: Iterable[str]) -> None:
         self.wanted = tuple(dict.fromkeys(wanted))
         """Places, each once."""
-        names = dict.fromkeys(steps(place)[0] for place in self.wanted)
-        members = msgspec.defstruct(
-            "Members",
-            [(f"m{i}", msgspec.Raw, msgspec.field(name=name, default=_ABSENT)) for i, name in enumerate(names)],
-        )
-        self._attributes = tuple((name, f"m{i}") for i, name in enumerate(names))
-        self._members = msgspec.json.Decoder(members).decode
+        self._tree = tree(self.wanted)
+        self._members: Callable[[bytes], object] = msgspec.json.Decoder(_members(self._tree)).decode
 
     def read(self, data: bytes) -> Document | None:
-        """Return the members that are there and are valid JSON; `None` if `data` is no JSON object.
-
-        At least what lies at the wanted places is in them, unless they are skimmed: then no more than that.
-        """
+        """Return what lies at the wanted places and is valid JSON; `None` if `data` is no JSON object."""
         try:
             members = self._members(data)
-        except (msgspec.MsgspecError, RecursionError):
-            return self._read_leniently(data)
-        raw = ((name, getattr(members, attribute)) for name, attribute in self._attributes)
-        return _decoded((name, value) for name, value in raw if value is not _ABSENT)
+        except _REFUSED:
+            members = self._read_leniently(data)
+            if members is None:
+                return None
+        found: Found = {}
+        pick(members, self._tree, found)
+        return found
 
-    def _read_leniently(self, data: bytes) -> Document | None:
+    def _read_leniently(self, data: bytes) -> dict[str, object] | None:
         # Deltas cut between the two halves of an emoji, and depth beyond the decoder's, are valid by the grammar.
         skimmer = Skimmer(self.wanted)
         skimmer.feed(data)
-        return _decoded(skimmer.members()) if skimmer.complete else None
+        if not skimmer.complete:
+            return None
+        members: dict[str, object] = {}
+        for name, raw in skimmer.members():
+            try:
+                members[name] = _decode(raw)
+            except _REFUSED:
+                continue
+        return members
 
 
-def _decoded(members: Iterable[tuple[str, bytes | msgspec.Raw]]) -> Document:
-    document: dict[str, object] = {}
-    for name, raw in members:
-        try:
-            document[name] = _decode(raw)
-        except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
-            continue
-    return document
+def _members(wanted: Wanted) -> type:
+    """Return the type of an object of which only some members are decoded."""
+    members = {name: _value(member) for name, member in wanted.members.items()}
+    return TypedDict("Members", members, total=False)  # type: ignore[operator, no-any-return]
 
 
-_ABSENT = msgspec.Raw(b"")
+def _value(wanted: Wanted) -> object:
+    """Return the type of any value, in which as little as is wanted is decoded of objects and arrays."""
+    if wanted.place is not None:
+        return Any
+    element = Any if wanted.element is None else _value(wanted.element)
+    return _members(wanted) | list[element] | str | int | float | bool | None  # type: ignore[valid-type]
 
 
 def count(value: object) -> int | None:

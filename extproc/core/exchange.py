@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from extproc.core.body import Body, Choose
 from extproc.core.choice import KEPT, Choice, Response, of_begun_request, of_request
-from extproc.core.content import Allowance, decoder
+from extproc.core.content import IDENTITY, Allowance, decoder
 from extproc.core.document import Document
 from extproc.core.facts import Facts, Gap, Outcome, Record, UsageStatus
 from extproc.core.format import Counts, Format
@@ -21,6 +21,11 @@ from extproc.core.framing import Framing
 
 Headers = Mapping[str, str]
 """Names in lower case, pseudo-headers included; the values of a repeated header joined by commas."""
+
+REQUEST_HEADERS = frozenset((":path", "content-type", "content-encoding"))
+"""The headers of a request that an exchange looks at."""
+RESPONSE_HEADERS = frozenset((":status", "content-type", "content-encoding", "content-length"))
+"""The headers of any response that it looks at."""
 
 _STATUS = re.compile("[0-9]{3}")
 _LENGTH = re.compile("[0-9]{1,18}")
@@ -42,6 +47,26 @@ class Limits:
 class Exchange:
     """Follows one request and its response; all times are seconds on one monotonic clock."""
 
+    __slots__ = (
+        "_answered",
+        "_counts",
+        "_end",
+        "_failed",
+        "_finished",
+        "_first_token",
+        "_format",
+        "_left",
+        "_limits",
+        "_request",
+        "_request_type",
+        "_response",
+        "_start",
+        "_status",
+        "facts",
+        "gaps",
+        "revision",
+    )
+
     def __init__(self, api: Format, request_headers: Headers, now: float, limits: Limits) -> None:
         path = request_headers.get(":path", "").partition("?")[0]
         self.facts = Facts(api.provider, api.api, api.operation, requested_model=api.model_in_path(path))
@@ -62,9 +87,7 @@ class Exchange:
         self._failed = False
         self._finished = False
         self._request_type = request_headers.get("content-type", "")
-        self._request: Body | None = self._body(
-            request_headers, lambda _, __: of_request(api, self._request_type, limits.document), KEPT
-        )
+        self._request: Body | None = self._body(request_headers, self._choose_for_request, KEPT)
         self._response: Body | None = None
 
     def request_body(self, data: bytes) -> None:
@@ -116,6 +139,11 @@ class Exchange:
             self._complete(now)
 
     @property
+    def wanted_response_headers(self) -> frozenset[str]:
+        """The headers of the response that it looks at."""
+        return self._format.response_headers | RESPONSE_HEADERS
+
+    @property
     def ended(self) -> bool:
         """Whether the response has come to its end, so that nothing can change any more."""
         return self._end is not None and self._response is None
@@ -137,8 +165,13 @@ class Exchange:
         return Record(self.facts, outcome, self._status, (now if self._end is None else self._end) - self._start)
 
     def _body(self, headers: Headers, choose: Choose, kept: int = 0) -> Body:
-        allowance = Allowance(self._limits.decoded, self._limits.message)
-        return Body(decoder(headers.get("content-encoding", ""), allowance), choose, kept)
+        encoding = headers.get("content-encoding")
+        if not encoding:
+            return Body(IDENTITY, choose, kept)
+        return Body(decoder(encoding, Allowance(self._limits.decoded, self._limits.message)), choose, kept)
+
+    def _choose_for_request(self, _first: bytes, _whole: bool) -> Framing:  # noqa: FBT001 - see `Choose`
+        return of_request(self._format, self._request_type, self._limits.document)
 
     def _chosen(self, choice: Choice | None) -> Framing | None:
         if choice is None:

@@ -6,8 +6,9 @@ Rule 2: the cached, cache-creation and reasoning counts are parts of the input a
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 
 class Gap(StrEnum):
@@ -48,8 +49,7 @@ class Outcome(StrEnum):
     """With an error status, or with an error in place of an answer."""
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(NamedTuple):
     """Token counts as published: numbers of tokens, or `None` where nobody reported any."""
 
     input_tokens: int | None = None
@@ -60,6 +60,9 @@ class Usage:
     cached_input_tokens: int | None = None
     cache_creation_input_tokens: int | None = None
     reasoning_output_tokens: int | None = None
+
+
+_NOTHING = Usage()
 
 
 @dataclass(slots=True)
@@ -73,7 +76,7 @@ class Facts:
     """As the request names it."""
     response_model: str | None = None
     """As the provider reports it."""
-    usage: Usage = field(default_factory=Usage)
+    usage: Usage = _NOTHING
     usage_status: UsageStatus = UsageStatus.MISSING
     streaming: bool | None = None
     """Whether the response is a stream of events; `None` before it began."""
@@ -88,8 +91,7 @@ class Facts:
         return self.requested_model or self.response_model
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """One exchange, ended: what is counted, once."""
 
     facts: Facts

@@ -15,8 +15,9 @@ from urllib.parse import unquote
 
 import msgspec
 
-from extproc.core.document import Document, Reader, Steps, count, steps, text, values
+from extproc.core.document import Document, Reader, count, text
 from extproc.core.facts import Usage
+from extproc.core.place import Steps, steps
 
 Places = tuple[str, ...]
 """Alternative places of one value: the first that holds one is taken."""
@@ -24,8 +25,8 @@ Places = tuple[str, ...]
 Sum = tuple[Places, ...]
 """The terms that make up one count, each with its alternative places. Absent terms are left out of the sum."""
 
-Counts = dict[Places, int]
-"""Terms as reported, by their places; later reports overwrite earlier ones term by term."""
+Counts = dict[int, int]
+"""Terms as reported, by their number in `Format.terms`; later reports overwrite earlier ones term by term."""
 
 Value = str | bool | None
 
@@ -84,9 +85,14 @@ class Format:
         found = self._path.fullmatch(path)
         return unquote(found.groupdict().get("model") or "") or None if found else None
 
+    @cached_property
+    def response_headers(self) -> frozenset[str]:
+        """The names of the headers of a response that hold facts."""
+        return frozenset(place[1:] for place in self._header_places)
+
     def in_headers(self, headers: Mapping[str, str]) -> Document:
         """Return what is wanted of a response's headers."""
-        return {place: headers[place[1:]] for place in self._header_places if place[1:] in headers}
+        return {place: [headers[place[1:]]] for place in self._header_places if place[1:] in headers}
 
     @cached_property
     def request(self) -> Reader:
@@ -113,57 +119,63 @@ class Format:
 
     def requested_model(self, document: Document) -> str | None:
         """Return the model that a request names."""
-        return _first_text(document, self._request_model)
+        return _first_text(document, self.request_model)
 
     def responded_model(self, document: Document) -> str | None:
         """Return the model that a response or an event names."""
-        return _first_text(document, self._response_model)
+        return _first_text(document, self.response_model)
 
     def has_content(self, event: Document) -> bool:
         """Tell whether an event brings content, reasoning or a tool call, and not just a role or a sign of life."""
-        return any(value for path in self._content for value in values(event, path))
+        return _has_any(event, self.content)
 
     def has_error(self, document: Document) -> bool:
         """Tell whether a response or an event is an error in place of an answer."""
-        told = any(value for path in self._error for value in values(document, path))
-        return told or _has_one(document, self._failed)
+        return _has_any(document, self.error) or _has_one(document, self.failed)
 
     def is_final(self, event: Document) -> bool:
         """Tell whether the counts of an event are the final ones."""
-        return self.running is not None and not any(True for _ in values(event, self._running))
+        return self.running is not None and self.running not in event
 
     def is_finish(self, event: Document) -> bool:
         """Tell whether an event says that the answer is over."""
-        return any(value for path in self._finish for value in values(event, path))
+        return _has_any(event, self.finish)
 
     def is_last(self, event: Document) -> bool:
         """Tell whether an event ends its stream."""
-        return _has_one(event, self._last)
+        return _has_one(event, self.last)
 
     def counts(self, document: Document) -> Counts:
         """Return the counts that a response or an event reports, term by term."""
         counts: Counts = {}
-        for places, paths in self._terms:
-            for path in paths:
-                numbers = [number for value in values(document, path) if (number := count(value)) is not None]
-                if numbers:
-                    counts[places] = sum(numbers)
+        for number, places in enumerate(self.terms):
+            for place in places:
+                if place in document and (found := _count(document[place])) is not None:
+                    counts[number] = found
                     break
         return counts
 
     def total(self, counts: Counts) -> Usage:
         """Add the terms up."""
-        sums: dict[str, int | None] = {}
-        for name, terms in self.usage.items():
-            reported = [counts[places] for places in terms if places in counts]
-            sums[name] = sum(reported) if reported else None
-        given, written, total = sums.get("input_tokens"), sums.get("output_tokens"), sums.get("total_tokens")
+        given, written, total, *parts = [
+            counts.get(terms[0]) if len(terms) == 1 else _sum(counts, terms) for terms in self._sums
+        ]
         if given is not None and written is not None:
             if total is None:
-                sums["total_tokens"] = given + written
+                total = given + written
             elif self.output_is_rest:
-                sums["output_tokens"] = max(written, total - given)
-        return Usage(**sums)
+                written = max(written, total - given)
+        return Usage(given, written, total, *parts)
+
+    @cached_property
+    def terms(self) -> tuple[Places, ...]:
+        """The terms that the counts are made of, each once."""
+        return tuple(dict.fromkeys(places for terms in self.usage.values() for places in terms))
+
+    @cached_property
+    def _sums(self) -> tuple[tuple[int, ...], ...]:
+        """For each field of `Usage`, which terms it is the sum of."""
+        return tuple(tuple(map(self.terms.index, self.usage.get(name, ()))) for name in Usage._fields)
 
     @cached_property
     def _path(self) -> re.Pattern[str]:
@@ -179,24 +191,16 @@ class Format:
         return tuple(place for place in places if place.startswith("@"))
 
     @cached_property
-    def _last(self) -> tuple[tuple[Steps, Value], ...]:
-        return tuple((steps(place), value) for place, value in self.last)
-
-    @cached_property
-    def _failed(self) -> tuple[tuple[Steps, Value], ...]:
-        return tuple((steps(place), value) for place, value in self.failed)
-
-    @cached_property
     def _news(self) -> re.Pattern[bytes]:
-        signs = (*self._last, *self._failed)
-        ends = (*self._error, *self._finish, *(path for path, value in signs if value is None))
-        counts = (path for _, paths in self._terms for path in paths if not path[0].startswith("@"))
-        names = dict.fromkeys((*_telling(counts), *(path[-1] for path in ends)))
+        signs = [(steps(place)[-1], value) for place, value in (*self.last, *self.failed)]
+        ends = [steps(place)[-1] for place in (*self.error, *self.finish)]
+        ends += [name for name, value in signs if value is None]
+        names = dict.fromkeys((*_telling(map(steps, _in_body(self._usage_places))), *ends))
         pattern = "|".join(re.escape(name) for name in names)
         # A value that is not null. Inside a string the name's closing quote would be escaped.
         patterns = [rf'"(?:{pattern})"\s*:\s*[^\sn]']
         patterns += [
-            rf'"{re.escape(path[-1])}"\s*:\s*{re.escape(_json(value))}' for path, value in signs if value is not None
+            rf'"{re.escape(name)}"\s*:\s*{re.escape(_json(value))}' for name, value in signs if value is not None
         ]
         return re.compile("|".join(patterns).encode())
 
@@ -204,41 +208,9 @@ class Format:
     def _usage_places(self) -> Iterator[str]:
         return (place for terms in self.usage.values() for places in terms for place in places)
 
-    @cached_property
-    def _terms(self) -> tuple[tuple[Places, tuple[Steps, ...]], ...]:
-        return tuple((places, _paths(places)) for terms in self.usage.values() for places in terms)
-
-    @cached_property
-    def _request_model(self) -> tuple[Steps, ...]:
-        return _paths(self.request_model)
-
-    @cached_property
-    def _response_model(self) -> tuple[Steps, ...]:
-        return _paths(self.response_model)
-
-    @cached_property
-    def _content(self) -> tuple[Steps, ...]:
-        return _paths(self.content)
-
-    @cached_property
-    def _error(self) -> tuple[Steps, ...]:
-        return _paths(self.error)
-
-    @cached_property
-    def _finish(self) -> tuple[Steps, ...]:
-        return _paths(self.finish)
-
-    @cached_property
-    def _running(self) -> Steps:
-        return steps(self.running or "")
-
 
 def _optional(place: str | None) -> Places:
     return () if place is None else (place,)
-
-
-def _paths(places: Places) -> tuple[Steps, ...]:
-    return tuple(steps(place) for place in places)
 
 
 def _in_body(places: Iterable[str]) -> Iterator[str]:
@@ -260,11 +232,30 @@ def _telling(paths: Iterable[Steps]) -> Iterator[str]:
             yield name
 
 
-def _has_one(document: Document, signs: tuple[tuple[Steps, Value], ...]) -> bool:
+def _count(values: list[object]) -> int | None:
+    """Return the sum of the counts at a place."""
+    if len(values) == 1:
+        return count(values[0])
+    numbers = [found for value in values if (found := count(value)) is not None]
+    return sum(numbers) if numbers else None
+
+
+def _sum(counts: Counts, terms: tuple[int, ...]) -> int | None:
+    reported = [counts[term] for term in terms if term in counts]
+    return sum(reported) if reported else None
+
+
+def _has_any(document: Document, places: Places) -> bool:
+    """Tell whether there is something that is not empty at one of these places."""
+    return any(place in document and any(document[place]) for place in places)
+
+
+def _has_one(document: Document, signs: tuple[Sign, ...]) -> bool:
     return any(
         value is not None if wanted is None else value == wanted
-        for path, wanted in signs
-        for value in values(document, path)
+        for place, wanted in signs
+        if place in document
+        for value in document[place]
     )
 
 
@@ -272,5 +263,10 @@ def _json(value: object) -> str:
     return msgspec.json.encode(value).decode()
 
 
-def _first_text(document: Document, paths: tuple[Steps, ...]) -> str | None:
-    return next((name for path in paths for value in values(document, path) if (name := text(value))), None)
+def _first_text(document: Document, places: Places) -> str | None:
+    for place in places:
+        if place in document:
+            for value in document[place]:
+                if name := text(value):
+                    return name
+    return None

@@ -1,8 +1,7 @@
-"""Places in JSON documents: `choices[].delta.content`, what lies at one, and the tree that several of them make."""
+"""Places in JSON documents: `choices[].delta.content`, the tree that several of them make, and what lies at them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -14,30 +13,23 @@ def steps(place: str) -> Steps:
     return tuple(place.replace("[]", ".[]").split("."))
 
 
-def values(node: object, path: Steps) -> Iterator[object]:
-    """Yield what lies at a place; nothing where the document has another shape."""
-    for position, step in enumerate(path):
-        if step == "[]":
-            if isinstance(node, list):
-                for element in node:
-                    yield from values(element, path[position + 1 :])
-            return
-        if not isinstance(node, dict) or step not in node:
-            return
-        node = node[step]
-    yield node
+Found = dict[str, list[object]]
+"""What lies at places, by the place: one value, or of a place in an array one of each element that has it."""
 
 
 @dataclass(slots=True)
 class Wanted:
     """What is wanted of a value."""
 
-    itself: bool = False
-    """Whether its place is one of those asked for; if not, it only leads to some of them."""
-    members: dict[bytes, Wanted] = field(default_factory=dict)
-    """By their names in quotes, as they stand in a document."""
+    place: str | None = None
+    """Its place, if it is one of those asked for; if not, it only leads to some of them."""
+    members: dict[str, Wanted] = field(default_factory=dict)
+    quoted: dict[bytes, Wanted] = field(default_factory=dict)
+    """The members by their names in quotes, as they stand in a document."""
     element: Wanted | None = None
     """Of each element of an array."""
+    leads: bool = False
+    """Whether something is wanted of what is in it."""
 
 
 @lru_cache(maxsize=1024)  # a few for each format, and a tree is never changed
@@ -47,10 +39,31 @@ def tree(places: tuple[str, ...]) -> Wanted:
     for place in places:
         node = root
         for step in steps(place):
+            node.leads = True
             if step == "[]":
-                node.element = node.element or Wanted()
-                node = node.element
+                inner = node.element or Wanted()
+                node.element = inner
             else:
-                node = node.members.setdefault(b'"' + step.encode() + b'"', Wanted())
-        node.itself = True
+                inner = node.members.setdefault(step, Wanted())
+                node.quoted[b'"' + step.encode() + b'"'] = inner
+            node = inner
+        node.place = place
     return root
+
+
+def pick(value: object, wanted: Wanted, found: Found) -> None:
+    """Add what lies inside of a value at the wanted places; nothing where it has another shape."""
+    if isinstance(value, dict):
+        for name, inner in wanted.members.items():
+            if name in value:
+                member = value[name]
+                if inner.place is not None:
+                    found.setdefault(inner.place, []).append(member)
+                if inner.leads:
+                    pick(member, inner, found)
+    elif isinstance(value, list) and (inner := wanted.element) is not None:
+        if inner.place is not None and value:
+            found.setdefault(inner.place, []).extend(value)
+        if inner.leads:
+            for element in value:
+                pick(element, inner, found)

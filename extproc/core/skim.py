@@ -142,7 +142,7 @@ class Skimmer:
     def _past_dull(self, data: bytes, position: int) -> int:
         """Pass over many elements at once: where objects are looked for, there may be a million numbers."""
         wanted = self._wanted
-        if wanted is None or wanted.itself or wanted.element or not self._is_blank:
+        if wanted is None or wanted.place is not None or wanted.element or not self._is_blank:
             return position
         dull = _DULL.match(data, position)
         return dull.end() if dull else position
@@ -171,7 +171,7 @@ class Skimmer:
     def _key_ends(self) -> None:
         self._in_key = False
         self._in.key = bytes(self._text).strip() if self._text is not None else b""
-        self._wanted = self._in.wanted.members.get(self._in.key)
+        self._wanted = self._in.wanted.quoted.get(self._in.key)
         self._text = None if self._wanted is None else bytearray()
 
     def _follow(self, bracket: bytes) -> bool:
@@ -190,7 +190,7 @@ class Skimmer:
     def _value_ends(self) -> None:
         if self._wanted is not None:
             value = None
-            if self._text is not None and (self._reduced or self._wanted.itself):
+            if self._text is not None and (self._reduced or self._wanted.place is not None):
                 # Were there anything behind a container, that would be no JSON, and this makes none of it either.
                 value = (self._reduced or b"") + bytes(self._text).strip()
             self._in.keep(value)
@@ -207,5 +207,5 @@ class Skimmer:
         ended, self._in = self._in, self._around.pop()
         self._in_key = False
         self._wanted = ended.wanted
-        self._reduced = ended.json() if ended.wanted.itself or ended.members or ended.elements else b""
+        self._reduced = ended.json() if ended.wanted.place is not None or ended.members or ended.elements else b""
         self._text = bytearray()

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extproc.core.facts import Usage
-from extproc.core.format import Counts, Format, Sum
+from extproc.core.format import Format, Places, Sum
+from tests.documents import read, usage_of
 
 # Input without the cached and written tokens, as some APIs count; output that one of two places names; one part.
 INPUT: Sum = (("usage.input",), ("usage.cached", "cached"), ("usage.written",))
@@ -99,8 +100,10 @@ def test_model_in_path(path: str, expected: str | None) -> None:
 def test_headers() -> None:
     """Counts and models may be in the response's headers; a body counts as a later report."""
     found = PLACED.in_headers({"x-input": "12", "x-model": "m-2", "x-other": "1"})
-    assert (PLACED.counts(found), PLACED.responded_model(found)) == ({("@x-input", "usage.input"): 12}, "m-2")
-    assert PLACED.counts({"usage": {"input": 3}}) == {("@x-input", "usage.input"): 3}
+    assert PLACED.response_headers == {"x-input", "x-model"}
+    assert (PLACED.counts(found), PLACED.responded_model(found)) == ({0: 12}, "m-2")
+    assert PLACED.terms[0] == ("@x-input", "usage.input")
+    assert PLACED.counts(read(PLACED, {"usage": {"input": 3}})) == {0: 3}
     assert PLACED.response.wanted == ("model", "error", "usage.input", "usage.output", "type", "state.done", "summary")
 
 
@@ -119,10 +122,10 @@ def test_headers() -> None:
 )
 def test_is_last(event: dict[str, object], *, expected: bool) -> None:
     """The event that ends a stream is known by a value, and never passed over undecoded."""
-    assert PLACED.is_last(event) is expected
+    assert PLACED.is_last(read(PLACED, event)) is expected
     for separators in ((",", ":"), (" , ", " : ")):
         assert PLACED.has_news(json.dumps(event, separators=separators).encode()) >= expected
-    assert not API.is_last(event)
+    assert not API.is_last(read(API, event))
 
 
 def test_wanted() -> None:
@@ -147,8 +150,10 @@ def test_wanted() -> None:
 )
 def test_models(document: dict[str, object], requested: str | None, responded: str | None) -> None:
     """The model is the first name at one of its places."""
-    assert API.requested_model(document) == requested
-    assert API.responded_model(document) == responded
+    asked = API.request.read(json.dumps(document).encode())
+    assert asked is not None
+    assert API.requested_model(asked) == requested
+    assert API.responded_model(read(API, document)) == responded
 
 
 @pytest.mark.parametrize(
@@ -166,7 +171,7 @@ def test_models(document: dict[str, object], requested: str | None, responded: s
 )
 def test_has_content(event: dict[str, object], *, expected: bool) -> None:
     """Content is something that is not empty at one of its places."""
-    assert API.has_content(event) is expected
+    assert API.has_content(read(API, event)) is expected
 
 
 @pytest.mark.parametrize(
@@ -188,24 +193,24 @@ def test_has_content(event: dict[str, object], *, expected: bool) -> None:
 )
 def test_has_error(document: dict[str, object], *, expected: bool) -> None:
     """An error is something that is not empty at one of its places, or one of some values."""
-    assert API.has_error(document) is expected
+    assert API.has_error(read(API, document)) is expected
 
 
 def test_is_finish() -> None:
     """An event ends an answer if it says so anywhere."""
-    assert API.is_finish({"choices": [{"end": None}, {"end": "stop"}]})
-    assert not API.is_finish({"choices": [{"end": None}]})
-    assert not API.is_finish({"choices": []})
-    assert not REPORTED.is_finish({"choices": [{"end": "stop"}]})
+    assert API.is_finish(read(API, {"choices": [{"end": None}, {"end": "stop"}]}))
+    assert not API.is_finish(read(API, {"choices": [{"end": None}]}))
+    assert not API.is_finish(read(API, {"choices": []}))
+    assert not REPORTED.is_finish(read(REPORTED, {"choices": [{"end": "stop"}]}))
 
 
 def test_is_final() -> None:
     """Counts beside something at the place for running ones are running; without such a place all are."""
-    assert not API.is_final({"choices": [{}]})
-    assert API.is_final({"choices": []})
-    assert API.is_final({"choices": None})
-    assert API.is_final({})
-    assert not REPORTED.is_final({})
+    assert not API.is_final(read(API, {"choices": [{}]}))
+    assert API.is_final(read(API, {"choices": []}))
+    assert API.is_final(read(API, {"choices": None}))
+    assert API.is_final(read(API, {}))
+    assert not REPORTED.is_final(read(REPORTED, {}))
 
 
 @pytest.mark.parametrize(
@@ -225,8 +230,8 @@ def test_is_final() -> None:
 )
 def test_counts(document: dict[str, object], expected: list[int | None]) -> None:
     """Each term is the sum of the counts at the first of its places that has any; what is no count is absent."""
-    terms = (*INPUT, *OUTPUT)
-    assert API.counts(document) == {term: n for term, n in zip(terms, expected, strict=True) if n is not None}
+    counts = API.counts(read(API, document))
+    assert [counts.get(API.terms.index(term)) for term in (*INPUT, *OUTPUT)] == expected
 
 
 @pytest.mark.parametrize(
@@ -240,9 +245,9 @@ def test_counts(document: dict[str, object], expected: list[int | None]) -> None
         ({INPUT[0]: 0, OUTPUT[0]: 0}, Usage(0, 0, 0)),
     ],
 )
-def test_total(counts: Counts, usage: Usage) -> None:
+def test_total(counts: dict[Places, int], usage: Usage) -> None:
     """Absent terms are left out of a sum, a sum of none is absent, and the total needs both of its parts."""
-    assert API.total(counts) == usage
+    assert API.total({API.terms.index(term): count for term, count in counts.items()}) == usage
 
 
 @pytest.mark.parametrize(
@@ -252,13 +257,13 @@ def test_total(counts: Counts, usage: Usage) -> None:
 def test_total_reported(reported: tuple[int | None, ...], usage: Usage) -> None:
     """A total that is reported is taken as it is."""
     document = {"usage": {name: n for name, n in zip(REPORTED.usage, reported, strict=True) if n is not None}}
-    assert REPORTED.total(REPORTED.counts(document)) == usage
+    assert usage_of(REPORTED, document) == usage
 
 
 def test_later_reports() -> None:
     """Partial reports merge term by term, the later one counts, and sums are made last."""
-    counts = API.counts({"usage": {"input": 10, "cached": 5, "output": 1}})
-    counts.update(API.counts({"usage": {"output": 30, "cached": 4}}))
+    counts = API.counts(read(API, {"usage": {"input": 10, "cached": 5, "output": 1}}))
+    counts.update(API.counts(read(API, {"usage": {"output": 30, "cached": 4}})))
     assert API.total(counts) == Usage(14, 30, 44, 4)
 
 
@@ -287,7 +292,8 @@ def test_has_news(
 ) -> None:
     """No event with counts, an error or the end of an answer is passed over, however it is laid out."""
     data = json.dumps(event, indent=indent, separators=separators, ensure_ascii=ascii_only)
-    if API.counts(event) or API.has_error(event) or API.is_finish(event):
+    found = read(API, event)
+    if API.counts(found) or API.has_error(found) or API.is_finish(found):
         assert API.has_news(data.encode(errors="surrogatepass"))
 
 

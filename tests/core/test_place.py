@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.core.place import steps, values
+from extproc.core.place import Found, pick, tree
 
 TREE: Any = {"a": {"b": 1, "c": [{"d": 2}, {"e": 3}, 4, {"d": None}]}, "f": [[5, 6], [7]], "": 8, "g": {}}
+
+
+def found_in(document: object, places: Iterable[str]) -> Found:
+    """Return what lies at some places."""
+    found: Found = {}
+    pick(document, tree(tuple(places)), found)
+    return found
 
 
 @pytest.mark.parametrize(
@@ -33,9 +41,10 @@ TREE: Any = {"a": {"b": 1, "c": [{"d": 2}, {"e": 3}, 4, {"d": None}]}, "f": [[5,
         ("", [8]),
     ],
 )
-def test_values(place: str, expected: list[object]) -> None:
-    """A place yields what lies there, and nothing where the document has another shape."""
-    assert list(values(TREE, steps(place))) == expected
+def test_pick(place: str, expected: list[object]) -> None:
+    """What lies at a place is found, alone and beside others, and nothing where the document has another shape."""
+    for places in ((place,), (place, "a", "a.c[]"), ("a.c[].d", "f[][]", place)):
+        assert found_in(TREE, places).get(place, []) == expected
 
 
 NAMES = st.sampled_from(["model", "usage", "x"])
@@ -45,7 +54,7 @@ JSON = st.recursive(
 )
 
 
-@given(tree=JSON, path=st.lists(st.sampled_from(["model", "usage", "x", "[]"])))
-def test_values_any_shape(tree: object, path: list[str]) -> None:
-    """No shape makes it raise."""
-    list(values(tree, tuple(path)))
+@given(document=JSON, places=st.lists(st.lists(st.sampled_from(["model", "usage", "[]"]), min_size=1).map(".".join)))
+def test_pick_any_shape(document: object, places: list[str]) -> None:
+    """No shape makes it raise, and where nothing lies there is no place."""
+    assert all(found_in(document, places).values())

@@ -18,7 +18,7 @@ from envoy_data_plane.envoy.type.v3 import HttpStatus, StatusCode
 from extproc.demo.processes import Address, Envoy, Process, extproc_server
 from extproc.transport import SERVICE
 from extproc.wire.ext_proc_pb2 import ProcessingRequest
-from extproc.wire.replies import UNCHANGED, with_metadata
+from extproc.wire.replies import UNCHANGED, encoded, with_metadata
 from tests.envoy.cases import CHUNKED, SSE, Steps, seen
 from tests.envoy.client import Client, ask, connected, post
 from tests.envoy.message import Incoming, chunk, chunked, head
@@ -145,7 +145,7 @@ BROKEN: dict[str, Callable[[], AbstractAsyncContextManager[Address]]] = {
     "every-phase-at-once": replying(lambda phase: [UNCHANGED[phase], *ALL_BUT[phase]]),
     "an-answer-of-its-own": replying(lambda _: [IMMEDIATE]),
     "changed-headers": replying(lambda phase: [MUTATION if phase == "request_headers" else UNCHANGED[phase]]),
-    "other-metadata": replying(lambda phase: [with_metadata(UNCHANGED[phase], "envoy.lb", {"usage": "x"})]),
+    "other-metadata": replying(lambda phase: [with_metadata(UNCHANGED[phase], "envoy.lb", encoded({"usage": "x"}))]),
     "fails-at-once": serving(fail_at_once),
     "ends-at-once": serving(end_at_once),
 }

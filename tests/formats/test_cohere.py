@@ -10,6 +10,7 @@ import pytest
 from extproc import formats
 from extproc.core.facts import Usage
 from extproc.formats import cohere_chat, cohere_chat_v2, cohere_embed, cohere_rerank
+from tests.documents import read, usage_of
 
 BILLED = {"input_tokens": 7, "output_tokens": 115, "search_units": 1}
 TOKENS = {"input_tokens": 69.0, "output_tokens": 116.0}
@@ -61,7 +62,7 @@ def test_reasons(reason: str, *, failed: bool) -> None:
         (cohere_chat_v2.FORMAT, {"finish_reason": reason}),
         (cohere_chat_v2.FORMAT, {"type": "message-end", "delta": {"finish_reason": reason}}),
     ):
-        assert api.has_error(document) is failed
+        assert api.has_error(read(api, document)) is failed
         assert api.has_news(json.dumps(document).encode())
 
 
@@ -85,4 +86,4 @@ def test_tokens_before_billed_units(report: dict[str, Any], expected: Usage) -> 
         (cohere_embed.FORMAT, {"meta": report}),
         (cohere_rerank.FORMAT, {"meta": report}),
     ):
-        assert api.total(api.counts(document)) == expected
+        assert usage_of(api, document) == expected

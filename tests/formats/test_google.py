@@ -6,6 +6,7 @@ import pytest
 
 from extproc import formats
 from extproc.formats import gcp_vertex_ai_embeddings
+from tests.documents import usage_of
 
 VERTEX = "/v1/projects/p/locations/us-central1"
 
@@ -68,13 +69,11 @@ def test_paths(path: str, names: tuple[str, str] | None, model: str | None) -> N
 
 def test_predictions() -> None:
     """The tokens of several texts are added up, also as floats; one without any is left out."""
-    counts = gcp_vertex_ai_embeddings.FORMAT.counts(
-        {
-            "predictions": [
-                {"embeddings": {"statistics": {"token_count": 3, "truncated": False}}},
-                {"embeddings": {"statistics": {"token_count": 2048.0, "truncated": True}}},
-                {"embeddings": {"values": []}},
-            ]
-        }
-    )
-    assert gcp_vertex_ai_embeddings.FORMAT.total(counts).input_tokens == 2051
+    document = {
+        "predictions": [
+            {"embeddings": {"statistics": {"token_count": 3, "truncated": False}}},
+            {"embeddings": {"statistics": {"token_count": 2048.0, "truncated": True}}},
+            {"embeddings": {"values": []}},
+        ]
+    }
+    assert usage_of(gcp_vertex_ai_embeddings.FORMAT, document).input_tokens == 2051

@@ -6,6 +6,7 @@ import pytest
 
 from extproc import formats
 from extproc.core.facts import Usage
+from tests.documents import usage_of
 
 CONVERSE = "/model/anthropic.claude-3-7-sonnet-20250219-v1%3A0/converse"
 CHAT, EMBEDDINGS = "/v1/chat/completions", "/api/v1/services/embeddings/multimodal-embedding/multimodal-embedding"
@@ -97,7 +98,7 @@ def test_counts(path: str, usage: dict[str, object], expected: Usage) -> None:
     """A documented usage object is read in full, and nothing of it is counted that is not meant."""
     found = formats.find("POST", path)
     assert found is not None
-    assert found.total(found.counts({"usage": usage})) == expected
+    assert usage_of(found, {"usage": usage}) == expected
 
 
 DOCUMENTS: list[tuple[str, dict[str, object], Usage]] = [
@@ -196,4 +197,4 @@ def test_documents(path: str, document: dict[str, object], expected: Usage) -> N
     """A documented answer is read in full, and nothing in it is counted twice."""
     found = formats.find("POST", path)
     assert found is not None
-    assert found.total(found.counts(document)) == expected
+    assert usage_of(found, document) == expected

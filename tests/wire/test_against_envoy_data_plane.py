@@ -23,7 +23,7 @@ from extproc.wire.ext_proc_pb2 import (
     ProcessingRequest,
     ProcessingResponse,
 )
-from extproc.wire.replies import IGNORE, PHASES, UNCHANGED, WATCH, Metadata, with_metadata
+from extproc.wire.replies import IGNORE, PHASES, UNCHANGED, WATCH, Metadata, encoded, with_metadata
 
 REPLIES = {
     **UNCHANGED,
@@ -242,7 +242,7 @@ def test_watch(phase: str) -> None:
 def test_metadata(name: str, namespace: str, metadata: Metadata) -> None:
     """Metadata arrives key by key and type by type, beside the reply that it was added to."""
     plain = envoy.ProcessingResponse.parse(REPLIES[name])
-    phase, read = replied(with_metadata(REPLIES[name], namespace, metadata))
+    phase, read = replied(with_metadata(REPLIES[name], namespace, encoded(metadata)))
     assert phase == name.partition(" ")[0]
     assert read.mode_override == plain.mode_override
     assert read.dynamic_metadata == struct({namespace: dict(metadata)})
@@ -251,7 +251,7 @@ def test_metadata(name: str, namespace: str, metadata: Metadata) -> None:
 @given(st.sampled_from(sorted(REPLIES)), st.dictionaries(st.text(max_size=9), st.text(max_size=9), max_size=3))
 def test_our_own_replies(name: str, metadata: Metadata) -> None:
     """The reading of our own implementation is Envoy's."""
-    reply = with_metadata(REPLIES[name], "asm.llmproxy", metadata)
+    reply = with_metadata(REPLIES[name], "asm.llmproxy", encoded(metadata))
     ours = ProcessingResponse.FromString(reply)
     assert envoy.ProcessingResponse.parse(ours.SerializeToString()) == envoy.ProcessingResponse.parse(reply)
     assert ours.WhichOneof("response") == name.partition(" ")[0]

@@ -128,7 +128,7 @@ def _unwrapped(payload: bytes) -> bytes | Gap:
     if b'"bytes"' not in payload:
         return payload
     document = _wrapped.read(payload)
-    if document is None or (encoded := text(document.get("bytes"))) is None:
+    if document is None or (encoded := text(*document.get("bytes", [None]))) is None:
         return payload
     try:
         return binascii.a2b_base64(encoded, strict_mode=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from typing import Protocol
 
 from extproc.core.facts import Gap
@@ -14,10 +14,10 @@ BOM = b"\xef\xbb\xbf"
 class Framing(Protocol):
     """Takes a body as it arrives, yields the documents in it."""
 
-    def feed(self, data: bytes) -> Iterator[bytes | Gap]:
-        """Yield the documents that `data` completes, or the gap that one of them leaves."""
+    def feed(self, data: bytes) -> Iterable[bytes | Gap]:
+        """Return the documents that `data` completes, or the gap that one of them leaves."""
         ...
 
-    def end(self) -> Iterator[bytes | Gap]:
-        """Yield what the end of the body completes."""
+    def end(self) -> Iterable[bytes | Gap]:
+        """Return what the end of the body completes."""
         ...

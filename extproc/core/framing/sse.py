@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 from extproc.core.facts import Gap
 from extproc.core.framing.protocol import BOM
 from extproc.core.framing.unfinished import Unfinished
 
 _CR = ord("\r")
-_BEFORE_VALUE = len(BOM + b"data: ")
+_DATA = b"data: "
+_BEFORE_VALUE = len(BOM + _DATA)
 
 
 class Sse:
@@ -22,6 +23,7 @@ class Sse:
     """
 
     def __init__(self, limit: int, wanted: Collection[str] = ()) -> None:
+        self._limit = limit
         self._line = b""  # the unfinished line, while it is not clear what it is
         self._rest: Unfinished | None = None  # then, what takes the rest of it
         self._event = Unfinished(limit, wanted)
@@ -30,8 +32,28 @@ class Sse:
         self._after_cr = False
         self._at_start = True
 
-    def feed(self, data: bytes) -> Iterator[bytes | Gap]:
+    def feed(self, data: bytes) -> Iterable[bytes | Gap]:
         """See `Framing`."""
+        events = self._whole_events(data)
+        return self._lines(data) if events is None else events
+
+    def _whole_events(self, data: bytes) -> list[bytes] | None:
+        """Return the events in `data` if there are no others than whole ones, each in a line, as nearly always."""
+        between = not (self._at_start or self._line or self._rest is not None or self._has_data)
+        if not between or not data.endswith(b"\n\n") or b"\r" in data:
+            return None
+        events = []
+        for event in data[:-2].split(b"\n\n"):
+            line = event.partition(b"\n")[2] if event.startswith(b"event:") else event
+            if not line.startswith(_DATA) or b"\n" in line or len(line) > self._limit:
+                return None
+            document = line[len(_DATA) :]
+            if document and not document.isspace():
+                events.append(document)
+        self._after_cr = False
+        return events
+
+    def _lines(self, data: bytes) -> Iterator[bytes | Gap]:
         if self._after_cr and data:
             self._after_cr = False
             data = data.removeprefix(b"\n")
@@ -83,7 +105,7 @@ class Sse:
         if self._has_data:
             self._event.add(b"\n")
         self._has_data = True
-        self._event.add(line[6:] if line[5:6] == b" " else line[5:])
+        self._event.add(line[6:] if line.startswith(_DATA) else line[5:])
         return self._event
 
     def _dispatch(self) -> Iterator[bytes | Gap]:

@@ -15,10 +15,10 @@ class Json:
     def __init__(self, limit: int, wanted: Collection[str]) -> None:
         self._body = Unfinished(limit, wanted)
 
-    def feed(self, data: bytes) -> Iterator[bytes | Gap]:
-        """Yield nothing: the document ends with the body."""
+    def feed(self, data: bytes) -> tuple[()]:
+        """Return nothing: the document ends with the body."""
         self._body.add(data)
-        return iter(())
+        return ()
 
     def end(self) -> Iterator[bytes | Gap]:
         """Yield the document, if the body was not empty."""
