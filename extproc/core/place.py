@@ -61,9 +61,9 @@ def pick(value: object, wanted: Wanted, found: Found) -> None:
                     found.setdefault(inner.place, []).append(member)
                 if inner.leads:
                     pick(member, inner, found)
-    elif isinstance(value, list) and (inner := wanted.element) is not None:
-        if inner.place is not None and value:
-            found.setdefault(inner.place, []).extend(value)
-        if inner.leads:
+    elif isinstance(value, list) and (each := wanted.element) is not None:
+        if each.place is not None and value:
+            found.setdefault(each.place, []).extend(value)
+        if each.leads:
             for element in value:
-                pick(element, inner, found)
+                pick(element, each, found)
