@@ -8,30 +8,22 @@ from __future__ import annotations
 
 import logging
 import traceback
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from time import monotonic
 
-from google.protobuf.message import DecodeError
-from google.protobuf.struct_pb2 import Value
-
-from extproc.core.exchange import REQUEST_HEADERS, Exchange
+from extproc.core.exchange import REQUEST_HEADERS, RESPONSE_HEADERS, Exchange
 from extproc.core.facts import Gap
-from extproc.formats import Find
+from extproc.formats import FORMATS, Find
 from extproc.labels import UNKNOWN, BoundedLabel, host
 from extproc.metadata import Publication, metadata
 from extproc.metrics import Labels, Metrics
 from extproc.settings import Settings
-from extproc.wire.ext_proc_pb2 import HeaderMap, ProcessingRequest
 from extproc.wire.replies import IGNORE, UNCHANGED, WATCH, with_metadata
+from extproc.wire.requests import DecodeError, Message, reader
 
 _log = logging.getLogger(__name__)
 
-_parse = ProcessingRequest.FromString
-
-# Envoy's key for attributes, whatever name the filter was given.
-_ATTRIBUTES = "envoy.filters.http.ext_proc"
-
-_BEGINNING = frozenset((":method", ":path", ":authority", *REQUEST_HEADERS))
+_HEADERS = frozenset((":method", ":path", ":authority")) | REQUEST_HEADERS | RESPONSE_HEADERS
 
 # gRPC initial metadata that says which path the route will rewrite to: routes rewrite behind this filter.
 _PATH = "x-llmproxy-path"
@@ -56,6 +48,8 @@ class Observer:
 
         self.metrics = metrics
         self.find = find
+        in_headers = (each.response_headers for each in (*settings.formats, *FORMATS))
+        self.read = reader(_HEADERS.union(*in_headers), (*_WORKLOAD[0], *_WORKLOAD_NAMESPACE[0]))
         self.limits = settings.limits
         self.metadata_namespace = settings.namespace
         self.model = label("model", settings.pinned_models)
@@ -97,9 +91,8 @@ class Stream:
         now = monotonic()
         phase, reply, wanted = UNKNOWN, b"", True
         try:
-            message = _parse(data)
-            phase = message.WhichOneof("request") or UNKNOWN
-            wanted = not message.observability_mode
+            message = self._observer.read(data)
+            phase, wanted = message.phase or UNKNOWN, message.is_answered
             reply = UNCHANGED.get(phase, b"") if self._faulty else self._reply(phase, message, now)
         except DecodeError:
             self._observer.metrics.error(phase)
@@ -118,7 +111,7 @@ class Stream:
             self._fault("close", fault)
         self._observer.metrics.streams_open.dec()
 
-    def _reply(self, phase: str, message: ProcessingRequest, now: float) -> bytes:
+    def _reply(self, phase: str, message: Message, now: float) -> bytes:
         exchange = self._exchange
         if exchange is not None:
             if advance := _ADVANCE.get(phase):
@@ -140,11 +133,11 @@ class Stream:
             self._record(now)
         return reply
 
-    def _begin(self, message: ProcessingRequest, now: float) -> Exchange | None:
+    def _begin(self, message: Message, now: float) -> Exchange | None:
         observer = self._observer
-        headers = _headers(message.request_headers.headers, _BEGINNING)
+        headers = message.headers
         if path := self._initial_metadata.get(_PATH):
-            headers[":path"] = path
+            headers = {**headers, ":path": path}
         path = headers.get(":path", "").partition("?")[0]
         destination = host(headers.get(":authority", ""))
         found = observer.find(headers.get(":method", ""), path, destination)
@@ -152,20 +145,20 @@ class Stream:
             observer.metrics.gap(Gap.NOT_LLM)
             return None
         self._exchange = exchange = Exchange(found, headers, now, observer.limits)
-        attributes = message.attributes[_ATTRIBUTES].fields
+        attributes = message.attributes
         self._labels = (
             observer.workload(self._source(attributes, *_WORKLOAD)),
             observer.workload_namespace(self._source(attributes, *_WORKLOAD_NAMESPACE)),
             observer.destination(destination),
         )
-        if message.request_headers.end_of_stream:
+        if message.end_of_stream:
             exchange.request_end()
         return exchange
 
-    def _source(self, attributes: Mapping[str, Value], names: tuple[str, ...], fallback: str) -> str | None:
+    def _source(self, attributes: Mapping[str, str], names: tuple[str, ...], fallback: str) -> str | None:
         for name in names:
             if name in attributes:
-                return attributes[name].string_value or self._initial_metadata.get(fallback)
+                return attributes[name] or self._initial_metadata.get(fallback)
         return self._initial_metadata.get(fallback)
 
     def _record(self, now: float) -> None:
@@ -195,28 +188,25 @@ class Stream:
         _log.error("fault in this server", extra={"phase": phase, "type": type(fault).__name__, "where": where})
 
 
-def _request_body(exchange: Exchange, message: ProcessingRequest, _now: float) -> None:
-    body = message.request_body
-    exchange.request_body(body.body)
-    if body.end_of_stream:
+def _request_body(exchange: Exchange, message: Message, _now: float) -> None:
+    exchange.request_body(message.body)
+    if message.end_of_stream:
         exchange.request_end()
 
 
-def _response_headers(exchange: Exchange, message: ProcessingRequest, now: float) -> None:
-    headers = message.response_headers
-    exchange.response_headers(_headers(headers.headers, exchange.wanted_response_headers))
-    if headers.end_of_stream:
+def _response_headers(exchange: Exchange, message: Message, now: float) -> None:
+    exchange.response_headers(message.headers)
+    if message.end_of_stream:
         exchange.response_end(now)
 
 
-def _response_body(exchange: Exchange, message: ProcessingRequest, now: float) -> None:
-    body = message.response_body
-    exchange.response_body(body.body, now)
-    if body.end_of_stream:
+def _response_body(exchange: Exchange, message: Message, now: float) -> None:
+    exchange.response_body(message.body, now)
+    if message.end_of_stream:
         exchange.response_end(now)
 
 
-_ADVANCE: Mapping[str, Callable[[Exchange, ProcessingRequest, float], None]] = {
+_ADVANCE: Mapping[str, Callable[[Exchange, Message, float], None]] = {
     "request_body": _request_body,
     "request_trailers": lambda exchange, _, __: exchange.request_end(),
     "response_headers": _response_headers,
@@ -224,16 +214,3 @@ _ADVANCE: Mapping[str, Callable[[Exchange, ProcessingRequest, float], None]] = {
     "response_trailers": lambda exchange, _, now: exchange.response_end(now),
 }
 """How an exchange is shown what a message brings, once it has begun."""
-
-
-def _headers(headers: HeaderMap, wanted: Collection[str]) -> dict[str, str]:
-    """Return some of the headers."""
-    found: dict[str, str] = {}
-    for header in headers.headers:
-        name = header.key
-        if name in wanted:
-            # Values are bytes; what we look for is ASCII, and Latin-1 takes any byte.
-            value = header.raw_value.decode("latin-1") or header.value
-            # Several lines of one name are one list: RFC 9110, section 5.3.
-            found[name] = f"{found[name]}, {value}" if name in found else value
-    return found

@@ -25,7 +25,7 @@ Headers = Mapping[str, str]
 REQUEST_HEADERS = frozenset((":path", "content-type", "content-encoding"))
 """The headers of a request that an exchange looks at."""
 RESPONSE_HEADERS = frozenset((":status", "content-type", "content-encoding", "content-length"))
-"""The headers of any response that it looks at."""
+"""The headers of a response that it looks at, beside those that its format names."""
 
 _STATUS = re.compile("[0-9]{3}")
 _LENGTH = re.compile("[0-9]{1,18}")
@@ -137,11 +137,6 @@ class Exchange:
                 self._response_document(item, now)
             self._response = None
             self._complete(now)
-
-    @property
-    def wanted_response_headers(self) -> frozenset[str]:
-        """The headers of the response that it looks at."""
-        return self._format.response_headers | RESPONSE_HEADERS
 
     @property
     def ended(self) -> bool:

@@ -121,13 +121,6 @@ def test_stream() -> None:
     assert exchange.gaps == set()
 
 
-def test_wanted_headers() -> None:
-    """An exchange says which headers it looks at: those of every answer, and those where its API has facts."""
-    placed = replace(API, usage={"input_tokens": (("@x-input", "usage.input"),)})
-    assert make(api=placed).wanted_response_headers - make().wanted_response_headers == {"x-input"}
-    assert make().wanted_response_headers == {":status", "content-type", "content-encoding", "content-length"}
-
-
 def test_recorded_once() -> None:
     """An exchange is recorded once, however often and from wherever it is ended."""
     exchange = answer(make({"model": "m"}), OK, json.dumps(FINAL).encode())
