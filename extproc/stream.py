@@ -11,32 +11,25 @@ import traceback
 from collections.abc import Callable, Mapping
 from time import monotonic
 
-from extproc.core.exchange import REQUEST_HEADERS, RESPONSE_HEADERS, Exchange
+from extproc.core.exchange import Exchange
 from extproc.core.facts import Gap
-from extproc.formats import FORMATS, Find
+from extproc.formats import Find
 from extproc.labels import UNKNOWN, BoundedLabel, host
 from extproc.metadata import Publication, metadata
 from extproc.metrics import Labels, Metrics
 from extproc.settings import Settings
+from extproc.wanted import CALLER, WORKLOAD, wanted_headers
 from extproc.wire.replies import IGNORE, UNCHANGED, WATCH, with_metadata
 from extproc.wire.requests import DecodeError, Message, reader
 
 _log = logging.getLogger(__name__)
 
-_HEADERS = frozenset((":method", ":path", ":authority")) | REQUEST_HEADERS | RESPONSE_HEADERS
-
 # gRPC initial metadata that says which path the route will rewrite to: routes rewrite behind this filter.
 _PATH = "x-llmproxy-path"
 
-# Who calls: at a gateway the peer that Istio knows, else the proxy itself; else gRPC initial metadata.
-_WORKLOAD = (
-    ("filter_state.downstream_peer.workload", "xds.node.metadata.WORKLOAD_NAME"),
-    "x-llmproxy-source-workload",
-)
-_WORKLOAD_NAMESPACE = (
-    ("filter_state.downstream_peer.namespace", "xds.node.metadata.NAMESPACE"),
-    "x-llmproxy-source-workload-namespace",
-)
+# Who calls: the peer of a gateway, else the proxy itself; else gRPC initial metadata.
+_WORKLOAD, _NAMESPACE = zip(CALLER, WORKLOAD, strict=True)
+_OTHERWISE = ("x-llmproxy-source-workload", "x-llmproxy-source-workload-namespace")
 
 
 class Observer:
@@ -48,8 +41,7 @@ class Observer:
 
         self.metrics = metrics
         self.find = find
-        in_headers = (each.response_headers for each in (*settings.formats, *FORMATS))
-        self.read = reader(_HEADERS.union(*in_headers), (*_WORKLOAD[0], *_WORKLOAD_NAMESPACE[0]))
+        self.read = reader(wanted_headers(settings.formats), CALLER + WORKLOAD)
         self.limits = settings.limits
         self.metadata_namespace = settings.namespace
         self.model = label("model", settings.pinned_models)
@@ -147,8 +139,8 @@ class Stream:
         self._exchange = exchange = Exchange(found, headers, now, observer.limits)
         attributes = message.attributes
         self._labels = (
-            observer.workload(self._source(attributes, *_WORKLOAD)),
-            observer.workload_namespace(self._source(attributes, *_WORKLOAD_NAMESPACE)),
+            observer.workload(self._source(attributes, _WORKLOAD, _OTHERWISE[0])),
+            observer.workload_namespace(self._source(attributes, _NAMESPACE, _OTHERWISE[1])),
             observer.destination(destination),
         )
         if message.end_of_stream:

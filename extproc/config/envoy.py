@@ -34,6 +34,7 @@ from envoy_data_plane.envoy.extensions.filters.http.ext_proc.v3 import (
     ExternalProcessor,
     ExtProcOverrides,
     ExtProcPerRoute,
+    HeaderForwardingRules,
     MetadataOptions,
     MetadataOptionsMetadataNamespaces,
     ProcessingMode,
@@ -44,6 +45,7 @@ from envoy_data_plane.envoy.extensions.upstreams.http.v3 import (
     HttpProtocolOptions,
     HttpProtocolOptionsExplicitHttpConfig,
 )
+from envoy_data_plane.envoy.type.matcher.v3 import ListStringMatcher, StringMatcher
 from envoy_data_plane.envoy.type.metadata.v3 import (
     MetadataKey,
     MetadataKeyPathSegment,
@@ -55,6 +57,7 @@ from envoy_data_plane.envoy.type.v3 import Scope
 from envoy_data_plane.google.protobuf import Any as AnyMessage
 
 from extproc.config.options import Socket
+from extproc.wanted import WORKLOAD, wanted_headers
 
 Mapped: TypeAlias = dict[str, Any]
 """A message as JSON, with the field names of its `.proto`."""
@@ -67,12 +70,6 @@ NAMESPACE = "asm.llmproxy"
 
 PATH = "x-llmproxy-path"
 """gRPC initial metadata that says which path a route rewrites to."""
-
-WORKLOAD = ("xds.node.metadata.WORKLOAD_NAME", "xds.node.metadata.NAMESPACE")
-"""Attributes: the workload of this proxy, and its namespace."""
-
-CALLER = ("filter_state.downstream_peer.workload", "filter_state.downstream_peer.namespace")
-"""Attributes: the workload that calls this proxy, and its namespace, as Istio's exchange of peer metadata has them."""
 
 SPAN_TAGS: Mapping[str, str] = {
     "gen_ai.request.model": "request_model",
@@ -134,6 +131,9 @@ def external_processor(cluster: str, attributes: tuple[str, ...], bodies: Bodies
         processing_mode=mode,
         allow_mode_override=True,
         allow_content_length_header=bodies is Bodies.STREAMED,
+        forward_rules=HeaderForwardingRules(
+            allowed_headers=ListStringMatcher(patterns=[StringMatcher(exact=name) for name in sorted(wanted_headers())])
+        ),
         mutation_rules=HeaderMutationRules(disallow_all=True),
         disable_immediate_response=True,
         metadata_options=MetadataOptions(receiving_namespaces=MetadataOptionsMetadataNamespaces(untyped=[NAMESPACE])),

@@ -18,10 +18,10 @@ from extproc.demo.processes import Envoy, Server, extproc_server
 from extproc.metrics import Metrics
 from extproc.settings import Settings
 from extproc.stream import Observer, Stream
-from extproc.transport import SERVICE
 from extproc.wire.ext_proc_pb2 import ProcessingRequest
 from tests.envoy.cases import CHUNKED, JSON, SSE, Steps, seen, whole
 from tests.envoy.client import HOST, Client, ask, connected, post, request
+from tests.envoy.grpc_service import Context, processing
 from tests.envoy.message import Incoming, chunk, chunked, head
 from tests.envoy.setting import Configuration, facts, logged, ours, proxy, routes
 from tests.envoy.upstream import Call, Upstream, answer
@@ -166,7 +166,7 @@ async def test_counts_are_there_before_the_client_has_the_last_byte(upstream: Up
     ends = []
     observer = Observer(Settings(), Metrics(), formats.find)
 
-    async def process(_: object, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
+    async def process(_: object, context: Context) -> None:
         stream = Stream(observer, {})
         while (data := await context.read()) is not grpc.aio.EOF:
             reply = stream.receive(data)
@@ -177,16 +177,11 @@ async def test_counts_are_there_before_the_client_has_the_last_byte(upstream: Up
             assert reply is not None
             await context.write(reply)
 
-    server = grpc.aio.server()
-    methods = {"Process": grpc.stream_stream_rpc_method_handler(process)}
-    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(SERVICE, methods)])
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
     steps = Steps()
     upstream.begin(steps.script)
     headers, _, body = ANSWER.partition(b"\r\n\r\n")
     steps.send(headers + b"\r\n\r\n")
-    async with proxy(upstream.address, ("127.0.0.1", port)) as running:
+    async with processing(process) as address, proxy(upstream.address, address) as running:
         async with connected(running.addresses["outbound"]) as client:
             await client.send(asked("counting", "/v1/chat/completions"))
             response = client.response()
@@ -202,7 +197,6 @@ async def test_counts_are_there_before_the_client_has_the_last_byte(upstream: Up
         line = await logged(running, "/v1/chat/completions")
         client_is_gone.set()
     steps.done()
-    await server.stop(0)
     assert ends == [True]
     assert facts(line) == ["counting", 11, 7, "reported"]
 

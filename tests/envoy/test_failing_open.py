@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import TypeAlias
+from functools import partial
 
 import grpc
 import pytest
@@ -16,11 +16,11 @@ from envoy_data_plane.envoy.service.ext_proc import v3
 from envoy_data_plane.envoy.type.v3 import HttpStatus, StatusCode
 
 from extproc.demo.processes import Address, Envoy, Process, extproc_server
-from extproc.transport import SERVICE
 from extproc.wire.ext_proc_pb2 import ProcessingRequest
 from extproc.wire.replies import UNCHANGED, encoded, with_metadata
 from tests.envoy.cases import CHUNKED, SSE, Steps, seen
 from tests.envoy.client import Client, ask, connected, post
+from tests.envoy.grpc_service import Context, processing
 from tests.envoy.message import Incoming, chunk, chunked, head
 from tests.envoy.setting import facts, impatient, logged, ours, proxy
 from tests.envoy.upstream import Upstream, answer
@@ -30,7 +30,6 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 EXCHANGES = ("json", "sse-event-by-event", "trailers", "20-mb-request-model-last", "20-mb-response", "get")
 
-Context: TypeAlias = "grpc.aio.ServicerContext[bytes, bytes]"
 Replies = Callable[[str], Iterable[bytes]]
 
 
@@ -75,26 +74,6 @@ def talking(junk: bytes) -> Callable[[], AbstractAsyncContextManager[Address]]:
     return running
 
 
-def serving(
-    process: Callable[[object, Context], Awaitable[None]],
-) -> Callable[[], AbstractAsyncContextManager[Address]]:
-    """Serve gRPC, with the right method and this behind it."""
-
-    @asynccontextmanager
-    async def running() -> AsyncIterator[Address]:
-        server = grpc.aio.server()
-        methods = {"Process": grpc.stream_stream_rpc_method_handler(process)}
-        server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(SERVICE, methods)])
-        port = server.add_insecure_port("127.0.0.1:0")
-        await server.start()
-        try:
-            yield "127.0.0.1", port
-        finally:
-            await server.stop(0)
-
-    return running
-
-
 def replying(replies: Replies) -> Callable[[], AbstractAsyncContextManager[Address]]:
     """Reply to each message with these bytes, by its phase."""
 
@@ -103,7 +82,7 @@ def replying(replies: Replies) -> Callable[[], AbstractAsyncContextManager[Addre
             for reply in replies(ProcessingRequest.FromString(message).WhichOneof("request") or ""):
                 await context.write(reply)
 
-    return serving(process)
+    return partial(processing, process)
 
 
 async def fail_at_once(_: object, context: Context) -> None:
@@ -146,8 +125,8 @@ BROKEN: dict[str, Callable[[], AbstractAsyncContextManager[Address]]] = {
     "an-answer-of-its-own": replying(lambda _: [IMMEDIATE]),
     "changed-headers": replying(lambda phase: [MUTATION if phase == "request_headers" else UNCHANGED[phase]]),
     "other-metadata": replying(lambda phase: [with_metadata(UNCHANGED[phase], "envoy.lb", encoded({"usage": "x"}))]),
-    "fails-at-once": serving(fail_at_once),
-    "ends-at-once": serving(end_at_once),
+    "fails-at-once": partial(processing, fail_at_once),
+    "ends-at-once": partial(processing, end_at_once),
 }
 
 

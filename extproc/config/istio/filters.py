@@ -6,9 +6,7 @@ from typing import Any
 
 from extproc.config.document import Noted, noted
 from extproc.config.envoy import (
-    CALLER,
     FILTER,
-    WORKLOAD,
     Bodies,
     Mapped,
     external_processor,
@@ -19,6 +17,7 @@ from extproc.config.envoy import (
 from extproc.config.istio.manifest import GATEWAY, File, Manifest, Place, envoy_filter, listener, outbound, patch
 from extproc.config.istio.providers import short_routes
 from extproc.config.options import IstioOptions, Service, Socket
+from extproc.wanted import CALLER, WORKLOAD
 
 # The proxies whose Envoy has `allow_content_length_header`.
 _STREAMS = (1, 30)
@@ -123,6 +122,7 @@ def _explained(config: Mapped, bodies: Bodies) -> Mapped:
         "processing_mode": modes[bodies],
         "request_attributes": attributes,
         "message_timeout": "For each answer of extproc. The default of 200 ms would give up on a busy machine.",
+        "forward_rules": "What extproc looks at. Other headers stay in the proxy, credentials among them.",
         "mutation_rules": "extproc reads; it may change nothing.",
     }
     if bodies is Bodies.STREAMED:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from extproc.config.envoy import CALLER, FILTER, WORKLOAD, StatsPrefix, token_counters
+from extproc.config.envoy import FILTER, StatsPrefix, token_counters
 from extproc.config.istio.manifest import GATEWAY, File, Manifest, Place, envoy_filter, merged_into_manager, outbound
 from extproc.config.options import IstioOptions, Version
+from extproc.wanted import CALLER, WORKLOAD
 
 # From which version of Istio on, up to which, and a regular expression for them.
 _VERSIONS: tuple[tuple[StatsPrefix, Version, Version, str], ...] = (
