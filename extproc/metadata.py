@@ -3,43 +3,32 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import NamedTuple
 
-from extproc.core.facts import Facts, Usage
+from extproc.core.facts import Facts
 from extproc.labels import clean
 from extproc.wire.replies import Metadata, encoded, number, number_of
 
 # Most calls of a mesh are to a few models. Names are at most 128 bytes long.
 _REMEMBERED = 1024
 
+_Names = tuple[str | bool | None, ...]
+_Numbers = tuple[float | None, ...]
 
-class _Names(NamedTuple):
-    """What is the same from call to call, under the names of the contract."""
-
-    request_model: str | None = None
-    response_model: str | None = None
-    model_tag: str | None = None
-    provider: str | None = None
-    api: str | None = None
-    streaming: bool | None = None
-    usage: str | None = None
-
-
-class _Numbers(NamedTuple):
-    """What is not."""
-
-    request_prompt_tokens: float | None = None
-    request_completion_tokens: float | None = None
-    request_total_tokens: float | None = None
-    cached_prompt_tokens: float | None = None
-    cache_creation_prompt_tokens: float | None = None
-    reasoning_completion_tokens: float | None = None
-    time_to_first_token_ms: float | None = None
-    time_per_output_token_ms: float | None = None
-
-
-assert len(Usage._fields) + 2 == len(_Numbers._fields)  # noqa: S101 - in the same order
-_NUMBERS = tuple(map(number_of, _Numbers._fields))
+# The keys of the contract: of what is alike from call to call, and of what is not.
+_NAMES = ("request_model", "response_model", "model_tag", "provider", "api", "streaming", "usage")
+_NUMBERS = (
+    "request_prompt_tokens",
+    "request_completion_tokens",
+    "request_total_tokens",
+    "cached_prompt_tokens",
+    "cache_creation_prompt_tokens",
+    "reasoning_completion_tokens",
+    "time_to_first_token_ms",
+    "time_per_output_token_ms",
+)
+_BEFORE_NUMBERS = tuple(map(number_of, _NUMBERS))
+_NO_NAMES: _Names = (None,) * len(_NAMES)
+_NO_NUMBERS: _Numbers = (None,) * len(_NUMBERS)
 
 
 class Publication:
@@ -51,8 +40,8 @@ class Publication:
     __slots__ = ("_names", "_numbers")
 
     def __init__(self) -> None:
-        self._names = _Names()
-        self._numbers = _Numbers()
+        self._names = _NO_NAMES
+        self._numbers = _NO_NUMBERS
 
     def news(self, facts: Facts, model_tag: str) -> bytes:
         """Return the entries that Envoy does not have yet."""
@@ -62,32 +51,32 @@ class Publication:
             entries = _changed(self._names, names)
             self._names = names
         if numbers != self._numbers:
-            entries += b"".join(
-                key + number(value)
-                for key, value, before in zip(_NUMBERS, numbers, self._numbers, strict=True)
-                if value is not None and value != before
-            )
+            for key, value, before in zip(_BEFORE_NUMBERS, numbers, self._numbers, strict=True):
+                if value is not None and value != before:
+                    entries += key + number(value)
             self._numbers = numbers
         return entries
 
 
 @lru_cache(_REMEMBERED)
 def _changed(before: _Names, names: _Names) -> bytes:
-    known = before._asdict()
-    return encoded({key: value for key, value in names._asdict().items() if value is not None and value != known[key]})
+    changed = zip(_NAMES, names, before, strict=True)
+    return encoded({key: name for key, name, old in changed if name is not None and name != old})
 
 
 def metadata(facts: Facts, model_tag: str) -> Metadata:
     """Return the facts under the names of the contract; times in milliseconds."""
-    known = _names(facts, model_tag)._asdict() | _numbers(facts)._asdict()
-    return {key: value for key, value in known.items() if value is not None}
+    names = zip(_NAMES, _names(facts, model_tag), strict=True)
+    numbers = zip(_NUMBERS, _numbers(facts), strict=True)
+    return {key: value for key, value in (*names, *numbers) if value is not None}
 
 
 def _names(facts: Facts, model_tag: str) -> _Names:
-    request_model, response_model = facts.request_model, facts.response_model
-    return _Names(
-        request_model and clean(request_model),
-        response_model and clean(response_model),
+    """Return the values of `_NAMES`."""
+    asked, answered = facts.request_model, facts.response_model
+    return (
+        asked and clean(asked),
+        answered and clean(answered),
         model_tag,
         facts.provider,
         facts.api,
@@ -97,7 +86,8 @@ def _names(facts: Facts, model_tag: str) -> _Names:
 
 
 def _numbers(facts: Facts) -> _Numbers:
-    return _Numbers(*facts.usage, _milliseconds(facts.time_to_first_token), _milliseconds(facts.time_per_output_token))
+    """Return the values of `_NUMBERS`, of which the first are in the order of `Usage`."""
+    return (*facts.usage, _milliseconds(facts.time_to_first_token), _milliseconds(facts.time_per_output_token))
 
 
 def _milliseconds(seconds: float | None) -> float | None:

@@ -43,14 +43,28 @@ class Body:
 
     def feed(self, data: bytes) -> Iterable[bytes | Gap]:
         """Return the documents that `data`, one message, completes, and the gaps that it leaves."""
-        if self._framing is not None and self._room <= 0 and self._decoder is IDENTITY and len(data) <= _LITTLE:
-            return () if self._closed else self._framing.feed(data)
+        if self._closed:
+            return ()
+        if self._decoder is IDENTITY and len(data) <= _LITTLE:
+            return self._piece(data)
         return self._bounded(data)
+
+    def end(self) -> Iterable[bytes | Gap]:
+        """Return the documents that the end of the body completes, and the gaps that it leaves."""
+        if self._closed:
+            return ()
+        if self._decoder is IDENTITY and self._framing is not None:
+            return self._framing.end()
+        return self._all_ends()
+
+    def so_far(self, framing: Framing) -> Iterator[bytes | Gap]:
+        """Yield what another framing makes of the bytes that were kept; the body may go on."""
+        for piece in self._pieces:
+            yield from framing.feed(piece)
+        yield from framing.end()
 
     def _bounded(self, data: bytes) -> Iterator[bytes | Gap]:
         """Yield what is in one message as long as it is not too much work."""
-        if self._closed:
-            return
         self._work = 0
         for item in self._read(data):
             self._work += DOCUMENT
@@ -60,49 +74,41 @@ class Body:
                 return
             yield item
 
-    def end(self) -> Iterator[bytes | Gap]:
-        """Yield the documents that the end of the body completes, and the gaps that it leaves."""
-        if self._closed:
-            return
+    def _read(self, data: bytes) -> Iterator[bytes | Gap]:
+        for piece in self._decoder.decode(data):
+            if isinstance(piece, Gap):
+                yield piece
+                continue
+            documents = self._piece(piece)
+            if isinstance(self._framing, _BY_LINE):
+                # Lines without documents are work, too.
+                self._work += piece.count(b"\n") + piece.count(b"\r")
+            if self._work > WORK:
+                yield Gap.TOO_LARGE
+            else:
+                yield from documents
+
+    def _piece(self, piece: bytes) -> Iterable[bytes | Gap]:
+        """Return what the next decoded bytes complete."""
+        if self._room > 0:
+            self._pieces.append(piece[: self._room])
+            self._room -= len(piece)
+        if self._framing is not None:
+            return self._framing.feed(piece)
+        self._beginning = (self._beginning + piece).lstrip()  # blank lines and spaces mean nothing to any framing
+        return self._begin(whole=False) if self._beginning else ()
+
+    def _begin(self, *, whole: bool) -> Iterable[bytes | Gap]:
+        self._framing = self._choose(self._beginning, whole)
+        if self._framing is None:
+            return ()
+        beginning, self._beginning = self._beginning, b""
+        return self._framing.feed(beginning)
+
+    def _all_ends(self) -> Iterator[bytes | Gap]:
         if self._framing is None and self._beginning:
             yield from self._begin(whole=True)
         if self._framing is not None:
             yield from self._framing.end()
         if gap := self._decoder.end():
             yield gap
-
-    def so_far(self, framing: Framing) -> Iterator[bytes | Gap]:
-        """Yield what another framing makes of the bytes that were kept; the body may go on."""
-        for piece in self._pieces:
-            yield from framing.feed(piece)
-        yield from framing.end()
-
-    def _read(self, data: bytes) -> Iterator[bytes | Gap]:
-        for piece in self._decoder.decode(data):
-            if isinstance(piece, Gap):
-                yield piece
-                continue
-            if self._room > 0:
-                self._pieces.append(piece[: self._room])
-                self._room -= len(piece)
-            if self._framing is not None:
-                yield from self._feed(self._framing, piece)
-                continue
-            self._beginning = (self._beginning + piece).lstrip()  # blank lines and spaces mean nothing to any framing
-            if self._beginning:
-                yield from self._begin(whole=False)
-
-    def _begin(self, *, whole: bool) -> Iterator[bytes | Gap]:
-        self._framing = self._choose(self._beginning, whole)
-        if self._framing is not None:
-            yield from self._feed(self._framing, self._beginning)
-            self._beginning = b""
-
-    def _feed(self, framing: Framing, piece: bytes) -> Iterator[bytes | Gap]:
-        if isinstance(framing, _BY_LINE):
-            # Lines without documents are work, too.
-            self._work += piece.count(b"\n") + piece.count(b"\r")
-        if self._work > WORK:
-            yield Gap.TOO_LARGE
-        else:
-            yield from framing.feed(piece)

@@ -82,8 +82,10 @@ class Format:
 
     def model_in_path(self, path: str) -> str | None:
         """Return the model that the path of a claimed request names."""
+        if "model" not in self._path.groupindex:
+            return None
         found = self._path.fullmatch(path)
-        return unquote(found.groupdict().get("model") or "") or None if found else None
+        return unquote(found["model"] or "") or None if found else None
 
     @cached_property
     def response_headers(self) -> frozenset[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 
 from extproc.core.facts import Gap
 from extproc.core.framing.protocol import BOM
@@ -20,12 +20,12 @@ class Json:
         self._body.add(data)
         return ()
 
-    def end(self) -> Iterator[bytes | Gap]:
-        """Yield the document, if the body was not empty."""
+    def end(self) -> tuple[bytes | Gap, ...]:
+        """Return the document, if the body was not empty."""
         too_large = self._body.too_large
         body = self._body.take()[-1]
         if isinstance(body, Gap):
             # Over the limit, and there is no end to what is wanted, or no object with an end to it.
-            yield Gap.TOO_LARGE if too_large else Gap.UNPARSABLE
-        elif document := body.removeprefix(BOM).strip():
-            yield document
+            return (Gap.TOO_LARGE if too_large else Gap.UNPARSABLE,)
+        document = body.removeprefix(BOM).strip()
+        return (document,) if document else ()
