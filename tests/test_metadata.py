@@ -87,7 +87,7 @@ FACTS = st.builds(
     requested_model=MODELS,
     response_model=MODELS,
     usage_status=st.sampled_from(UsageStatus),
-    usage=st.builds(Usage, COUNTS, COUNTS, COUNTS),
+    usage=st.tuples(*[COUNTS] * 6).map(Usage._make),
     streaming=st.none() | st.booleans(),
     time_to_first_token=st.none() | st.just(0.5),
 )
