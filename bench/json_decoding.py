@@ -74,7 +74,7 @@ def best(read: Callable[[bytes], object], body: bytes) -> float:
 def main() -> None:
     """Print the table."""
     ways: dict[str, Callable[[bytes], object]] = {
-        "wanted members (ours)": Reader(WANTED).read,
+        "wanted places (ours)": Reader(WANTED).read,
         "skimmed (ours, over the limit)": skim,
         "msgspec, typed": msgspec.json.Decoder(Typed).decode,
         "msgspec, all": msgspec.json.Decoder().decode,
