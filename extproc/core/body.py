@@ -49,6 +49,10 @@ class Body:
             return self._piece(data)
         return self._bounded(data)
 
+    def takes_one_event(self, data: bytes) -> bool:
+        """Tell whether `data` would be one event, whole and alone, so that it can be passed over."""
+        return self._decoder is IDENTITY and isinstance(self._framing, Sse) and self._framing.takes_one(data)
+
     def end(self) -> Iterable[bytes | Gap]:
         """Return the documents that the end of the body completes, and the gaps that it leaves."""
         if self._closed:

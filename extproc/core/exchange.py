@@ -60,6 +60,7 @@ class Exchange:
         "_request",
         "_request_type",
         "_response",
+        "_settled",
         "_start",
         "_status",
         "facts",
@@ -86,6 +87,7 @@ class Exchange:
         self._answered = False
         self._failed = False
         self._finished = False
+        self._settled = False  # of events to come only those with news are looked at
         self._request_type = request_headers.get("content-type", "")
         self._request: Body | None = self._body(request_headers, self._choose_for_request, KEPT)
         self._response: Body | None = None
@@ -121,8 +123,10 @@ class Exchange:
     def response_body(self, data: bytes, now: float) -> None:
         """Take the next bytes of the response's body."""
         if self._response is not None:
-            for item in self._response.feed(data):
-                self._response_document(item, now)
+            # Nearly every message of a stream is one event, and nearly none of them has news.
+            if not (self._settled and self._response.takes_one_event(data) and not self._format.has_news(data)):
+                for item in self._response.feed(data):
+                    self._response_document(item, now)
             # The end may be told later, in a message of its own. By then a client that counts bytes has the last one
             # and may have gone, and with it the proxy's interest in what we know.
             if self._left is not None:
@@ -224,7 +228,8 @@ class Exchange:
         # The event of the first token names the model, or one before it does, or the one with the counts.
         awaits_content = self._first_token is None and self._format.content
         awaits_model = self.facts.response_model is None and not self._format.content
-        if not (awaits_content or awaits_model or self._format.has_news(data)):
+        self._settled = not (awaits_content or awaits_model)
+        if self._settled and not self._format.has_news(data):
             return
         event = (self._format.event if awaits_content else self._format.response).read(data)
         if event is None:

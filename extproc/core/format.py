@@ -115,9 +115,10 @@ class Format:
     def has_news(self, event: bytes) -> bool:
         """Tell, without decoding it, whether an event may have counts, an error or an end of the answer.
 
-        It may say yes wrongly, and no only to names written with escapes, which nobody does.
+        It may say yes wrongly, and no only to names written with escapes, which nobody does. The event may also be
+        given as it stands in its stream, in one line.
         """
-        return self._news.search(event) is not None
+        return self._news.search(event) is not None or (self.done is not None and self.done in event)
 
     def requested_model(self, document: Document) -> str | None:
         """Return the model that a request names."""

@@ -232,3 +232,40 @@ def test_json_over_the_limit_unparsable(body: bytes) -> None:
     """A body over the limit that is no whole JSON object leaves a gap."""
     for pieces in every_way(body):
         assert documents(Json(4, ["a"]), pieces) == [Gap.UNPARSABLE]
+
+
+CHUNKS = st.sampled_from(
+    (
+        b"data: a\n\n",
+        b"event: e\ndata: b\n\n",
+        b"data: c\r\n\r\n",
+        b"data: d\n",
+        b"\n",
+        b"\r",
+        b"data:e",
+        b": f\n\n",
+        BOM,
+    )
+)
+
+
+@given(st.lists(CHUNKS | st.lists(CHUNKS, max_size=3).map(b"".join)))
+def test_passing_over_a_whole_event(chunks: list[bytes]) -> None:
+    """A chunk that would be one event can be passed over: what comes after it is read as if it had been fed."""
+    fed, spared = Sse(100), Sse(100)
+    for chunk in chunks:
+        if spared.takes_one(chunk):
+            assert len([*fed.feed(chunk)]) == 1
+        else:
+            assert [*fed.feed(chunk)] == [*spared.feed(chunk)]
+    assert [*fed.end()] == [*spared.end()]
+
+
+def test_what_is_passed_over() -> None:
+    """Nearly all chunks of a stream can be; the first, which may begin with a BOM, and too long ones cannot."""
+    framing = Sse(20)
+    assert not framing.takes_one(b"data: a\n\n")
+    assert [*framing.feed(b"data: a\n\n")] == [b"a"]
+    assert framing.takes_one(b"data: a\n\n")
+    assert framing.takes_one(b"event: e\ndata: a\n\n")
+    assert not framing.takes_one(b"data: " + b"a" * 20 + b"\n\n")

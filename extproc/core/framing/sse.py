@@ -32,6 +32,14 @@ class Sse:
         self._after_cr = False
         self._at_start = True
 
+    def takes_one(self, data: bytes) -> bool:
+        """Tell whether `data` would be a whole event, in one line. To pass it over, then, is to feed it."""
+        if not data.endswith(b"\n\n") or b"\r" in data or self._after_cr or len(data) > self._limit:
+            return False
+        start = data.find(b"\n") + 1 if data.startswith(b"event:") else 0
+        one = data.startswith(_DATA, start) and data.find(b"\n", start) == len(data) - 2
+        return one and not (self._at_start or self._line or self._rest is not None or self._has_data)
+
     def feed(self, data: bytes) -> Iterable[bytes | Gap]:
         """See `Framing`."""
         events = self._whole_events(data)
