@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from enum import IntEnum
+from struct import Struct
 from time import monotonic
 from typing import Final, NamedTuple, Protocol
 from urllib.parse import quote
@@ -22,6 +23,7 @@ MOST_HELD = 128 * 1024 * 1024
 
 _LONGEST_TEXT: Final = 1000  # of a status, in characters: its frame has to be one that every client takes
 _PREFIX: Final = 5  # a flag and a length of four bytes
+_prefix = Struct(">BL").pack
 
 # HPACK that refers to the static table alone and leaves the dynamic one as it is: RFC 7541, appendix A.
 _CONTENT_TYPE: Final = b"\x0f\x10\x10application/grpc"
@@ -152,7 +154,7 @@ class Call:
         if not self._answered:
             self._answered = True
             self._stream.headers(_HEADERS)
-        self._stream.data(b"\0" + len(message).to_bytes(4) + message)
+        self._stream.data(_prefix(0, len(message)) + message)
 
     def _message(self, message: bytes) -> None:
         if self._handler is None:

@@ -172,7 +172,14 @@ class Connection:
             if start + length > size:
                 break
             position = start + length
-            self._frame(kind, flags, number & frames.LARGEST_ID, data[start:position])
+            number &= frames.LARGEST_ID
+            try:
+                if kind == frames.DATA and self.established and self._block is None:
+                    self._data(flags, number, data[start:position])  # as nearly always
+                else:
+                    self._frame(kind, flags, number, data[start:position])
+            except StreamFault as fault:
+                self._refuse(number, fault.code)
             if self.finished:
                 return
         self._rest = data[position:]
@@ -195,10 +202,7 @@ class Connection:
         if take is None:
             self._spend()  # an extension: RFC 9113, section 5.5
             return
-        try:
-            take(flags, number, payload)
-        except StreamFault as fault:
-            self._refuse(number, fault.code)
+        take(flags, number, payload)
 
     def _data(self, flags: int, number: int, payload: bytes) -> None:
         length = len(payload)

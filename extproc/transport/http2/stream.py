@@ -94,7 +94,7 @@ class Stream:
             self.spoke = True
             self.window -= size
             connection.window -= size
-            connection.out.append(frames.header(size, frames.DATA, 0, self.id) + data)
+            connection.out += (frames.pack_header(size >> 8, size & 0xFF, frames.DATA, 0, self.id), data)
             return
         if self._waiting is None:
             self._waiting = bytearray()
