@@ -18,10 +18,21 @@ from extproc.listening import bound, bound_unix
 from extproc.stream import Observer, Stream
 from extproc.transport import SERVICE
 from extproc.transport.health import Health
-from extproc.transport.http2 import Connection
-from extproc.transport.rpc import Call, Held, Invocation, Methods
+from extproc.transport.http2 import Connection, Room
+from extproc.transport.http2.room import MOST_CONNECTIONS
+from extproc.transport.messages import Held
+from extproc.transport.rpc import Call, Invocation, Methods
 
 _BACKLOG = 1024
+
+_READ = 64 * 1024
+"""Most bytes of one read, and with them the work that is done before others have their turn.
+
+And larger pieces of memory go back to the system each time: to get them again costs more than to read.
+"""
+
+_ALPN = "h2"
+"""What a client has to ask for inside TLS: RFC 9113, section 3.2."""
 
 _PREFACE_SECONDS = 10.0
 """How long a client may take to begin to speak HTTP/2, and how long it may take for a TLS handshake."""
@@ -39,6 +50,7 @@ class FastTransport:
         self._health = Health(SERVICE)
         self._methods: Methods = {f"/{SERVICE}/Process": self._process, **self._health.methods}
         self._connections: set[_Protocol] = set()
+        self._room = Room()
         self._server: asyncio.Server | None = None
         self._path: Path | None = None
         self._open = 0
@@ -62,7 +74,7 @@ class FastTransport:
             loop.create_unix_server if listener.family == socket.AF_UNIX else loop.create_server
         )
         self._server = await create(
-            lambda: _Protocol(self._methods, self._connections, self._changed),
+            lambda: _Protocol(self._methods, self._connections, self._room, self._changed),
             sock=listener,
             backlog=_BACKLOG,
             ssl=self._tls,
@@ -121,12 +133,15 @@ class _Process(Stream):
         self._done()
 
 
-class _Protocol(asyncio.Protocol):
+_buffer = memoryview(bytearray(_READ))  # of whichever connection has its turn: what is read is taken at once
+
+
+class _Protocol(asyncio.BufferedProtocol):
     """Moves bytes between a socket and its connection."""
 
-    def __init__(self, methods: Methods, connections: set[_Protocol], changed: Callable[[], None]) -> None:
-        held = Held()
-        self._connection = Connection(lambda request, stream: Call(methods, request, stream, held), monotonic())
+    def __init__(self, methods: Methods, connections: set[_Protocol], room: Room, changed: Callable[[], None]) -> None:
+        held = Held(room)
+        self._connection = Connection(lambda request, stream: Call(methods, request, stream, held), monotonic(), room)
         self._connections = connections
         self._changed = changed
         self._loop = asyncio.get_running_loop()
@@ -142,6 +157,12 @@ class _Protocol(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See asyncio.Protocol."""
         self._transport = cast(asyncio.Transport, transport)
+        encryption = transport.get_extra_info("ssl_object")
+        if encryption is not None and encryption.selected_alpn_protocol() != _ALPN:
+            transport.close()
+            return
+        if len(self._connections) >= MOST_CONNECTIONS:
+            self._connection.refuse()
         self._connections.add(self)
         connected = transport.get_extra_info("socket")
         if connected is not None and connected.family != socket.AF_UNIX:
@@ -150,11 +171,15 @@ class _Protocol(asyncio.Protocol):
         self._timer = self._loop.call_later(_PREFACE_SECONDS, self._too_slow)
         self._flush()
 
-    def data_received(self, data: bytes) -> None:
-        """See asyncio.Protocol."""
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - the base class's signature
+        """See asyncio.BufferedProtocol."""
+        return _buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """See asyncio.BufferedProtocol."""
         connection = self._connection
         established = connection.established
-        connection.receive(data, monotonic())
+        connection.receive(bytes(_buffer[:nbytes]), monotonic())
         if connection.out:
             self._transport.write(connection.pending())
         if connection.finished:
@@ -165,11 +190,11 @@ class _Protocol(asyncio.Protocol):
             self._changed()
 
     def pause_writing(self) -> None:
-        """See asyncio.Protocol: whoever does not take answers is not asked for more."""
+        """See asyncio.BufferedProtocol: whoever does not take answers is not asked for more."""
         self._transport.pause_reading()
 
     def resume_writing(self) -> None:
-        """See asyncio.Protocol."""
+        """See asyncio.BufferedProtocol."""
         self._transport.resume_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the base class's signature

@@ -7,23 +7,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from enum import IntEnum
-from struct import Struct
 from time import monotonic
 from typing import Final, NamedTuple, Protocol
 from urllib.parse import quote
 
 from extproc.transport.http2 import Request, Stream
-
-LONGEST_MESSAGE = 64 * 1024 * 1024
-"""Longest message taken, in bytes. Envoy sends bodies in chunks of up to its buffer limit, 1 MiB by default."""
-
-MOST_HELD = 128 * 1024 * 1024
-"""Bytes of messages that are not whole, of all calls on a connection; a call that asks for more fails."""
+from extproc.transport.messages import PREFIX, Assembly, CallError, Code, Held, prefix
 
 _LONGEST_TEXT: Final = 1000  # of a status, in characters: its frame has to be one that every client takes
-_PREFIX: Final = 5  # a flag and a length of four bytes
-_prefix = Struct(">BL").pack
 
 # HPACK that refers to the static table alone and leaves the dynamic one as it is: RFC 7541, appendix A.
 _CONTENT_TYPE: Final = b"\x0f\x10\x10application/grpc"
@@ -32,25 +23,6 @@ _POST, _GRPC = "POST", "application/grpc"
 
 _TIMEOUT = re.compile(r"(\d{1,8})([HMSmun])")
 _UNITS = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
-
-
-class Code(IntEnum):
-    """https://github.com/grpc/grpc/blob/master/doc/statuscodes.md."""
-
-    OK = 0
-    DEADLINE_EXCEEDED = 4
-    NOT_FOUND = 5
-    RESOURCE_EXHAUSTED = 8
-    UNIMPLEMENTED = 12
-    INTERNAL = 13
-
-
-class CallError(Exception):
-    """A call fails; the message tells the client why."""
-
-    def __init__(self, code: Code, message: str) -> None:
-        super().__init__(message)
-        self.code = code
 
 
 class Handler(Protocol):
@@ -82,25 +54,16 @@ Methods = Mapping[str, Callable[[Invocation], Handler]]
 """What is served, by the path `/package.Service/Method`."""
 
 
-class Held:
-    """How many bytes of messages that are not whole the calls of a connection hold."""
-
-    __slots__ = ("size",)
-
-    def __init__(self) -> None:
-        self.size = 0
-
-
 class Call:
     """Follows one call on its HTTP/2 stream."""
 
-    __slots__ = ("_answered", "_handler", "_held", "_partial", "_refusal", "_stream")
+    __slots__ = ("_answered", "_assembly", "_handler", "_held", "_refusal", "_stream")
 
     def __init__(self, methods: Methods, request: Request, stream: Stream, held: Held) -> None:
         self._stream = stream
         self._held = held
         self._handler: Handler | None = None
-        self._partial: bytearray | None = None  # a message that has not come to its end
+        self._assembly: Assembly | None = None  # of a message that came in several pieces
         self._answered = False
         self._refusal: bytes | None = None  # of what is no gRPC: the status, told when the request is whole
         if request.method != _POST:
@@ -117,8 +80,8 @@ class Call:
     def data(self, data: bytes) -> None:
         """See http2.Receiver."""
         # Nearly all messages come in a frame of their own. Flag and length as one number: the flag is 0.
-        if self._partial is None and len(data) >= _PREFIX and int.from_bytes(data[:_PREFIX]) == len(data) - _PREFIX:
-            self._message(data[_PREFIX:])
+        if self._assembly is None and len(data) >= PREFIX and int.from_bytes(data[:PREFIX]) == len(data) - PREFIX:
+            self._message(data[PREFIX:])
         else:
             self._assemble(data)
 
@@ -130,7 +93,7 @@ class Call:
             self._stream.end(b"")
         if self._handler is None:
             return
-        if self._partial is not None:
+        if self._assembly is not None:
             self._finish(Code.INTERNAL, "the last message is not whole")
             return
         try:
@@ -154,7 +117,7 @@ class Call:
         if not self._answered:
             self._answered = True
             self._stream.headers(_HEADERS)
-        self._stream.data(_prefix(0, len(message)) + message)
+        self._stream.data(prefix.pack(0, len(message)) + message)
 
     def _message(self, message: bytes) -> None:
         if self._handler is None:
@@ -172,31 +135,16 @@ class Call:
     def _assemble(self, data: bytes) -> None:
         if self._handler is None:
             return
-        partial = self._partial or bytearray()
-        self._held.size -= len(partial)
-        self._partial = None
-        partial += data
-        position = 0
-        while self._handler is not None and len(partial) - position >= _PREFIX:
-            if partial[position]:
-                # No encoding but identity was offered, so whichever it is: it is not known here.
-                self._finish(Code.UNIMPLEMENTED, "compressed messages are not supported", b"grpc-accept-encoding")
-                break
-            start = position + _PREFIX
-            end = start + int.from_bytes(partial[position + 1 : start])
-            if end - start > LONGEST_MESSAGE:
-                self._finish(Code.RESOURCE_EXHAUSTED, f"a message of {end - start} bytes; at most {LONGEST_MESSAGE}")
-                break
-            if end > len(partial):
-                break
-            position = end
-            self._message(bytes(partial[start:end]))
-        del partial[:position]
-        if partial and self._handler is not None:
-            self._partial = partial
-            self._held.size += len(partial)
-            if self._held.size > MOST_HELD:
-                self._finish(Code.RESOURCE_EXHAUSTED, "too many bytes of messages that are not whole")
+        assembly = self._assembly = self._assembly or Assembly(self._held)
+        try:
+            for message in assembly.feed(data):
+                self._message(message)
+                if self._handler is None:
+                    break
+        except CallError as error:
+            self._finish(error.code, str(error), *error.also)
+        if assembly.is_empty:
+            self._assembly = None
 
     def _expire(self, timeout: str) -> None:
         if found := _TIMEOUT.fullmatch(timeout):
@@ -214,9 +162,9 @@ class Call:
 
     def _close(self) -> None:
         handler, self._handler = self._handler, None
-        if self._partial is not None:
-            self._held.size -= len(self._partial)
-            self._partial = None
+        if self._assembly is not None:
+            self._assembly.drop()
+            self._assembly = None
         if handler is not None:
             handler.close()
 

@@ -12,8 +12,9 @@ import atheris
 from hyperframe.frame import Frame
 
 with atheris.instrument_imports(include=["extproc.transport"]):
-    from extproc.transport.http2 import Connection, frames
-    from extproc.transport.rpc import Call, Held
+    from extproc.transport.http2 import Connection, Room, frames
+    from extproc.transport.messages import Held
+    from extproc.transport.rpc import Call
 
 START = frames.PREFACE + frames.settings({})
 
@@ -50,8 +51,9 @@ def connection(data: bytes) -> None:
     size = chosen.ConsumeIntInRange(1, 4096)
     rest = chosen.ConsumeBytes(chosen.remaining_bytes())
     Echo.opened = Echo.closed = 0
-    held = Held()
-    seen = Connection(lambda request, stream: Call(METHODS, request, stream, held), 0.0)
+    room = Room()
+    held = Held(room)
+    seen = Connection(lambda request, stream: Call(METHODS, request, stream, held), 0.0, room)
     answer = seen.pending()
     if greet:
         seen.receive(START, 0.0)
@@ -64,7 +66,7 @@ def connection(data: bytes) -> None:
     answer += seen.pending()
     if Echo.opened != Echo.closed:
         raise AssertionError("a call was not closed once")
-    if held.size or seen.held or seen.waiting:
+    if held.size or seen.held or seen.waiting or room.held or room.streams:
         raise AssertionError("something is held for nobody")
     while answer:
         frame, length = Frame.parse_frame_header(memoryview(answer[: frames.HEADER_SIZE]))

@@ -6,11 +6,13 @@ import asyncio
 import re
 import shutil
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import grpc
 import pytest
+import uvloop
 from hpack import Encoder
 from hyperframe.frame import DataFrame, HeadersFrame, PingFrame, SettingsFrame, WindowUpdateFrame
 
@@ -97,6 +99,97 @@ async def test_peers_that_do_not_begin(said: bytes, address: str, monkeypatch: p
         silent.write(PingFrame(0, b"12345678").serialize())
         await silent_reader.readuntil(b"12345678")
     silent.close()
+
+
+async def test_too_many_connections(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection beyond the limit is told so and closed; those that are open go on, and leave room for others."""
+    monkeypatch.setattr(fast, "MOST_CONNECTIONS", 2)
+    hello = PREFACE + SettingsFrame().serialize()
+    ping = PingFrame(0, b"12345678").serialize()
+    peers = [await connect(address) for _ in range(2)]
+    async with asyncio.timeout(30):
+        for reader, writer in peers:
+            writer.write(hello + ping)
+            await reader.readuntil(b"12345678")
+        reader, writer = await connect(address)
+        assert b"too many connections" in await reader.read()
+        writer.close()
+        first_reader, first = peers.pop()
+        first.close()
+        await first_reader.read()
+        (reader, writer) = peers[0]
+        writer.write(ping)
+        await reader.readuntil(b"12345678")
+        writer.close()
+        while True:
+            reader, writer = await connect(address)
+            writer.write(hello + ping)
+            answer = await reader.readuntil(b"12345678") if not reader.at_eof() else b""
+            writer.close()
+            if b"12345678" in answer:
+                break
+
+
+def test_others_come_in_between() -> None:
+    """Whoever sends more than is done in a moment waits for its next turn, and others have theirs."""
+    served: list[str] = []
+    uvloop.run(_two_at_once(served, many=40, one=1))
+    assert (served.count("many"), served.count("one")) == (40 * 3000, 3000)
+    assert served.index("one") < len(served) // 2
+
+
+async def _two_at_once(served: list[str], **frames: int) -> None:
+    """Let two clients send so many frames full of messages, all of which are there before the server reads any."""
+    done = asyncio.Event()
+    left = len(frames)
+
+    def end() -> None:
+        nonlocal left
+        left -= 1
+        if not left:
+            done.set()
+
+    class Serving(FastTransport):
+        def __init__(self) -> None:
+            super().__init__(Observer(Settings(), Metrics(), formats.find))
+            self._methods = {METHOD: lambda invocation: Named(invocation.metadata["x-name"], served, end)}
+
+    server = Serving()
+    host, _, port = (await server.start("127.0.0.1:0")).rpartition(":")
+    with ExitStack() as clients:
+        for name, number in frames.items():
+            client = clients.enter_context(socket.socket())
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1024 * 1024)
+            client.connect((host, int(port)))
+            fields = [(key, METHOD if key == ":path" else value) for key, value in (*REQUEST, ("x-name", name))]
+            begin = (SettingsFrame(0), HeadersFrame(1, Encoder().encode(fields), flags=["END_HEADERS"]))
+            data = DataFrame(1, b"\0\0\0\0\0" * 3000).serialize()
+            end_of_call = DataFrame(1, flags=["END_STREAM"]).serialize()
+            client.sendall(PREFACE + b"".join(frame.serialize() for frame in begin) + number * data + end_of_call)
+        async with asyncio.timeout(30):
+            await done.wait()
+    await server.stop(0, asyncio.Event())
+
+
+class Named:
+    """Notes whose messages come; wants none answered."""
+
+    def __init__(self, name: str, served: list[str], done: Callable[[], None]) -> None:
+        self._name = name
+        self._served = served
+        self._done = done
+
+    def receive(self, _message: bytes) -> None:
+        """Note it."""
+        self._served.append(self._name)
+
+    def end(self) -> bool:
+        """Be over."""
+        self._done()
+        return True
+
+    def close(self) -> None:
+        """Do nothing."""
 
 
 LOADS = {

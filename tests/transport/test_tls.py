@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -168,6 +168,22 @@ async def test_tls_1_1(kind: str, files: Files) -> None:
     async with serving(kind, files) as server:
         with pytest.raises((ssl.SSLError, ConnectionError)):
             await server.shaken(context)
+
+
+@pytest.mark.parametrize("kind", TRANSPORTS)
+@pytest.mark.parametrize("protocols", [[], ["http/1.1"]])
+async def test_clients_ask_for_http2(kind: str, protocols: list[str], files: Files) -> None:
+    """Whoever does not ask for HTTP/2 inside TLS is told nothing."""
+    context = ssl.create_default_context(cadata=CA.pem.decode())
+    if protocols:
+        context.set_alpn_protocols(protocols)
+    async with serving(kind, files) as server, asyncio.timeout(30):
+        host, _, port = server.address.rpartition(":")
+        with suppress(ssl.SSLError, ConnectionError):  # grpcio breaks off the handshake
+            reader, writer = await asyncio.open_connection(host, int(port), ssl=context, server_hostname=NAME)
+            writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+            assert await reader.read() == b""
+            writer.close()
 
 
 @pytest.mark.parametrize("kind", TRANSPORTS)

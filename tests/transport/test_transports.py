@@ -143,7 +143,7 @@ async def test_many_exchanges_at_once(server: Server) -> None:
             "response_body",
             "response_body",
         ]
-        found = metadata_of(replies[-1])
+        found = {key: value for reply in replies for key, value in metadata_of(reply).items()}
         assert (found["request_model"], found["request_prompt_tokens"]) == (f"model-{number}", number)
     assert server.total("asm_llm_proxy_requests", outcome="complete") == count
     assert server.total("asm_llm_proxy_prompt_tokens") == sum(range(count))

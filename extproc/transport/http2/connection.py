@@ -9,6 +9,8 @@ from extproc.transport.http2.allowance import Allowance
 from extproc.transport.http2.deadlines import Deadlines
 from extproc.transport.http2.errors import ConnectionFault, ErrorCode, StreamFault
 from extproc.transport.http2.headers import LONGEST_BLOCK, LONGEST_LIST, HeaderReader, Request
+from extproc.transport.http2.room import MOST_STREAMS as MOST_STREAMS_OF_ALL
+from extproc.transport.http2.room import Room
 from extproc.transport.http2.stream import NOBODY, Receiver, Stream
 
 Accept = Callable[[Request, Stream], Receiver]
@@ -32,7 +34,7 @@ class Connection:
     Whatever comes, `receive` does not raise, and memory stays bounded.
     """
 
-    def __init__(self, accept: Accept, now: float) -> None:
+    def __init__(self, accept: Accept, now: float, room: Room | None = None) -> None:
         self.out: list[bytes] = [
             frames.settings(
                 {
@@ -56,6 +58,8 @@ class Connection:
         """Streams with bytes that wait for the window of the connection, in the order of their turns."""
         self.held = 0
         """Bytes of answers that wait for any window."""
+        self.room = room or Room()
+        """What it shares with other connections."""
         self._accept = accept
         self._now = now
         self._rest = b""  # a frame that has not come to its end
@@ -118,6 +122,10 @@ class Connection:
         """End the connection and all that is open on it."""
         if not self.finished:
             self._end(ErrorCode.NO_ERROR, "")
+
+    def refuse(self) -> None:
+        """End the connection because there are too many."""
+        self._end(ErrorCode.ENHANCE_YOUR_CALM, "too many connections")
 
     @property
     def timed(self) -> bool:
@@ -284,13 +292,14 @@ class Connection:
     def _open(self, flags: int, number: int, block: bytes) -> None:
         request = self._headers.request(block) if block else None
         self._highest = number
-        if len(self.streams) >= MOST_STREAMS or self.drained:
+        if len(self.streams) >= MOST_STREAMS or self.drained or self.room.streams >= MOST_STREAMS_OF_ALL:
             raise StreamFault(ErrorCode.REFUSED_STREAM)
         if request is None or flags & _DEPENDS_ON_ITSELF:
             raise StreamFault(ErrorCode.PROTOCOL_ERROR)
         ends = bool(flags & frames.END_STREAM)
         if ends and request.length:
             raise StreamFault(ErrorCode.PROTOCOL_ERROR)
+        self.room.streams += 1
         self.streams[number] = stream = Stream(self, number, self._stream_window, request.length)
         stream.remote_ended = ends
         receiver = self._accept(request, stream)
@@ -455,7 +464,8 @@ class Connection:
 
     def _forget(self, stream: Stream, *, was_reset: bool) -> None:
         stream.receiver = NOBODY
-        self.streams.pop(stream.id, None)
+        if self.streams.pop(stream.id, None):
+            self.room.streams -= 1
         self._remember(stream.id, was_reset=was_reset)
         self._finish_if_drained()
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from extproc.transport.http2 import frames
 from extproc.transport.http2.errors import ErrorCode
+from extproc.transport.http2.room import MOST_HELD as MOST_HELD_BY_ALL
 
 if TYPE_CHECKING:
     from extproc.transport.http2.connection import Connection
@@ -99,9 +100,13 @@ class Stream:
         if self._waiting is None:
             self._waiting = bytearray()
         self._waiting += data
-        connection.held += size
+        self._hold(size)
         self.pump()
-        if self._waiting is not None and (len(self._waiting) > LONGEST_WAIT or connection.held > MOST_WAITING):
+        if self._waiting is not None and (
+            len(self._waiting) > LONGEST_WAIT
+            or connection.held > MOST_WAITING
+            or connection.room.held > MOST_HELD_BY_ALL
+        ):
             self.reset(ErrorCode.ENHANCE_YOUR_CALM)
 
     def end(self, block: bytes) -> None:
@@ -134,7 +139,7 @@ class Stream:
             self.spoke = True
             self.window -= size
             connection.window -= size
-            connection.held -= size
+            self._hold(-size)
             connection.out.append(frames.header(size, frames.DATA, 0, self.id) + self._waiting[:size])
             del self._waiting[:size]
             if not self._waiting:
@@ -142,9 +147,13 @@ class Stream:
                 if self._last is not None:
                     self.end(self._last)
 
+    def _hold(self, size: int) -> None:
+        self._connection.held += size
+        self._connection.room.held += size
+
     def drop(self) -> None:
         """Let go of what waits."""
         if self._waiting is not None:
-            self._connection.held -= len(self._waiting)
+            self._hold(-len(self._waiting))
             self._connection.waiting.pop(self.id, None)
             self._waiting = None

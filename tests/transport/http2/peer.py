@@ -16,7 +16,7 @@ from hyperframe.frame import (
     WindowUpdateFrame,
 )
 
-from extproc.transport.http2 import Connection, Request, Stream
+from extproc.transport.http2 import Connection, Request, Room, Stream
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 REQUEST = (
@@ -74,10 +74,17 @@ class Echo:
 class Peer:
     """A client of a connection; `now` is the time for both."""
 
-    def __init__(self, accept: Callable[[Request, Stream], Any] | None = None, *, greet: bool = True) -> None:
+    def __init__(
+        self,
+        accept: Callable[[Request, Stream], Any] | None = None,
+        *,
+        greet: bool = True,
+        room: Room | None = None,
+    ) -> None:
         self.seen: list[Echo] = []
         self.now = 0.0
-        self.connection = Connection(accept or (lambda request, stream: Echo(request, stream, self.seen)), self.now)
+        accept = accept or (lambda request, stream: Echo(request, stream, self.seen))
+        self.connection = Connection(accept, self.now, room)
         self.encoder = Encoder()
         self.decoder = Decoder()
         self.got: list[Frame] = []

@@ -8,9 +8,10 @@ from itertools import pairwise
 import pytest
 from hyperframe.frame import DataFrame, HeadersFrame, RstStreamFrame
 
-from extproc.transport import rpc
-from extproc.transport.http2 import ErrorCode
-from extproc.transport.rpc import Call, CallError, Code, Held, Invocation
+from extproc.transport import messages
+from extproc.transport.http2 import ErrorCode, Room
+from extproc.transport.messages import CallError, Code, Held
+from extproc.transport.rpc import Call, Invocation
 from tests.transport.http2.peer import REQUEST, Peer
 
 METHOD = "/service/Method"
@@ -48,7 +49,7 @@ class Client(Peer):
 
     def __init__(self) -> None:
         self.handlers: list[Handler] = []
-        self.held = Held()
+        self.held = Held(Room())
         super().__init__(lambda request, stream: Call({METHOD: self._handler}, request, stream, self.held))
 
     def _handler(self, invocation: Invocation) -> Handler:
@@ -116,7 +117,7 @@ def test_a_message_over_many_frames() -> None:
     [
         (b"\1\0\0\0\1a", Code.UNIMPLEMENTED, "compressed messages are not supported"),
         (message(b"a") + b"\1\0\0\0\1a", Code.UNIMPLEMENTED, "compressed messages are not supported"),
-        (b"\0" + (rpc.LONGEST_MESSAGE + 1).to_bytes(4), Code.RESOURCE_EXHAUSTED, "a message of 67108865 bytes"),
+        (b"\0" + (messages.LONGEST_MESSAGE + 1).to_bytes(4), Code.RESOURCE_EXHAUSTED, "a message of 67108865 bytes"),
         (message(b"fail"), Code.NOT_FOUND, "nothing of 100 %25 of this: %C3%A4%0A"),
         (message(b"a") + message(b"fail") + message(b"never"), Code.NOT_FOUND, "nothing"),
     ],
@@ -231,7 +232,7 @@ def test_timeouts_that_are_none(timeout: str) -> None:
 
 def test_what_calls_hold_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Messages that never end fail the call that asks for too much, and no other."""
-    monkeypatch.setattr(rpc, "MOST_HELD", 100_000)
+    monkeypatch.setattr(messages, "MOST_HELD", 100_000)
     client = Client()
     for number in range(1, 21, 2):
         client.open(number)
