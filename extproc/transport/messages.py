@@ -10,6 +10,7 @@ from enum import IntEnum
 from struct import Struct
 from typing import Final
 
+from extproc.core.pieces import Pieces
 from extproc.transport.http2 import Room
 from extproc.transport.http2.room import MOST_HELD as MOST_HELD_BY_ALL
 
@@ -23,9 +24,6 @@ PREFIX: Final = 5
 """Bytes before each message: a flag and a length of four bytes."""
 
 prefix = Struct(">BL")
-
-# Shorter pieces are put together as they come, as each takes memory of its own.
-_SHORT = 2048
 
 
 class Code(IntEnum):
@@ -73,14 +71,13 @@ class Held:
 class Assembly:
     """A message of a call that is on its way, and those that come in one piece with its end."""
 
-    __slots__ = ("_held", "_kept", "_missing", "_pieces", "_prefix")
+    __slots__ = ("_held", "_missing", "_pieces", "_prefix")
 
     def __init__(self, held: Held) -> None:
         self._held = held
         self._prefix = b""  # what has come of it
         self._missing: int | None = None  # of the message, once its prefix is whole
-        self._pieces: list[bytes | bytearray] = []
-        self._kept = 0  # bytes of them
+        self._pieces = Pieces()
 
     @property
     def is_empty(self) -> bool:
@@ -102,15 +99,15 @@ class Assembly:
                 return
             else:
                 end = position + self._missing
-                last, position = data[position:end], end
-                message = b"".join((*self._pieces, last)) if self._pieces else last
-                self.drop()
-                yield message
+                self._held.add(-self._pieces.size)
+                self._pieces.add(data[position:end])
+                self._prefix, self._missing, position = b"", None, end
+                yield self._pieces.take()
 
     def drop(self) -> None:
         """Let go of what has come."""
-        self._held.add(-self._kept)
-        self._prefix, self._missing, self._pieces, self._kept = b"", None, [], 0
+        self._held.add(-self._pieces.size)
+        self._prefix, self._missing, self._pieces = b"", None, Pieces()
 
     def _read_prefix(self, data: bytes, position: int) -> int:
         """Read up to the end of a prefix; return where reading goes on."""
@@ -128,11 +125,5 @@ class Assembly:
 
     def _keep(self, piece: bytes) -> None:
         self._missing = (self._missing or 0) - len(piece)
-        self._kept += len(piece)
-        if len(piece) >= _SHORT:
-            self._pieces.append(piece)
-        elif self._pieces and isinstance(self._pieces[-1], bytearray):
-            self._pieces[-1] += piece
-        else:
-            self._pieces.append(bytearray(piece))
+        self._pieces.add(piece)
         self._held.add(len(piece))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from extproc.core.facts import Gap
+from extproc.core.pieces import Pieces
 from extproc.core.skim import Skimmer
 
 
@@ -14,13 +15,13 @@ class Unfinished:
     def __init__(self, limit: int, wanted: Collection[str] = ()) -> None:
         self._limit = limit
         self._wanted = wanted
-        self._held = bytearray()
+        self._held = Pieces()
         self._over = False
         self._skimmer: Skimmer | None = None
 
     def __bool__(self) -> bool:
         """Tell whether anything was added."""
-        return self._over or bool(self._held)
+        return self._over or self._held.size > 0
 
     @property
     def too_large(self) -> bool:
@@ -32,20 +33,19 @@ class Unfinished:
         if self._skimmer is not None:
             self._skimmer.feed(data)
         elif not self._over:
-            self._held += data
-            if len(self._held) > self._limit:
+            self._held.add(data)
+            if self._held.size > self._limit:
                 self._over = True
+                held = self._held.take()
                 if self._wanted:
                     self._skimmer = Skimmer(self._wanted)
-                    self._skimmer.feed(bytes(self._held))
-                self._held = bytearray()
+                    self._skimmer.feed(held)
 
     def take(self) -> list[bytes | Gap]:
         """End the document and return it, or the gap it leaves and what was kept of it; the next one may begin."""
-        taken: list[bytes | Gap] = [Gap.TOO_LARGE if self._over else bytes(self._held)]
+        taken: list[bytes | Gap] = [Gap.TOO_LARGE if self._over else self._held.take()]
         if self._skimmer is not None and self._skimmer.complete:
             taken.append(self._skimmer.document())
-        self._held = bytearray()
         self._over = False
         self._skimmer = None
         return taken
