@@ -45,9 +45,12 @@ def headers(values: dict[str, str], *, forward_all: bool) -> HttpHeaders:
     )
 
 
-def call(answer: list[bytes], content_type: str, *, forward_all: bool) -> Messages:
+def call(
+    answer: list[bytes], content_type: str, *, forward_all: bool, path: str = PATH, model: str = "gpt-4o"
+) -> Messages:
     """Return the messages of a call, each with its name."""
-    asked = {":method": "POST", ":path": PATH, ":authority": HOST, "content-type": "application/json"}
+    body = _ASKED.replace(b"gpt-4o", model.encode())
+    asked = {":method": "POST", ":path": path, ":authority": HOST, "content-type": "application/json"}
     begin = ProcessingRequest(request_headers=headers(asked, forward_all=forward_all))
     fields = begin.attributes["envoy.filters.http.ext_proc"].fields
     for name, value in zip(WORKLOAD, ("sleep", "default"), strict=True):
@@ -55,7 +58,7 @@ def call(answer: list[bytes], content_type: str, *, forward_all: bool) -> Messag
     answered = headers({":status": "200", "content-type": content_type}, forward_all=forward_all)
     messages = [
         ("request headers", begin),
-        ("request body", ProcessingRequest(request_body=HttpBody(body=_ASKED, end_of_stream=True))),
+        ("request body", ProcessingRequest(request_body=HttpBody(body=body, end_of_stream=True))),
         ("response headers", ProcessingRequest(response_headers=answered)),
     ]
     *others, last = answer

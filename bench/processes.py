@@ -39,6 +39,11 @@ def memory(pid: int, *, peak: bool = False) -> int:
     )
 
 
+def files(pid: int) -> int:
+    """Return how many files and sockets a process has open."""
+    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
+
+
 def foreign_cpu(ours: Iterable[int]) -> float:
     """Return the seconds of CPU that this machine has given to others than us, those processes, and who has ended."""
     _, user, nice, system, _, _, irq, softirq, *_ = Path("/proc/stat").read_text().split("\n", 1)[0].split()
