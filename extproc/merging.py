@@ -57,7 +57,7 @@ class Board:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = self._folder
         # By number instead of by process: a worker that dies often leaves no heap of files.
         values.ValueClass = values.MultiProcessValue(lambda: number)  # type: ignore[no-untyped-call]
-        return Metrics(MessageTimes(self.message_times[number]))
+        return Metrics(MessageTimes(self.message_times[number]), is_one_of_several=True)
 
     def ended(self, number: int, seconds: float) -> None:
         """Note that a process has ended, and the processor time of all that have."""

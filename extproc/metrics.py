@@ -27,6 +27,7 @@ from extproc import __version__
 from extproc.core.facts import Gap, Outcome, Record
 from extproc.labels import UNKNOWN
 from extproc.message_times import MessageTimes, MessageTimesCollector
+from extproc.series import Count, Counters, Distribution, Distributions, Family
 from extproc.wire.replies import PHASES
 
 BOUNDED = ("source_workload", "source_workload_namespace", "destination_service", "model", "response_model")
@@ -47,6 +48,11 @@ _DURATION = [0.01 * 2**n for n in range(14)]
 _FIRST_TOKEN = [0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0]
 _PER_TOKEN = [0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5]
 
+_TOKEN_TYPES = ("input", "output")
+
+Add = Callable[[float], None]
+"""Counts something in a series."""
+
 # The library gives every counter the suffix of OpenMetrics; ours carry the names of the contract.
 _SUFFIX = re.compile(rb"^((?:# (?:HELP|TYPE) )?(?:asm_llm_proxy|extproc)_\w+?)_total(?=[ {])", re.MULTILINE)
 
@@ -61,33 +67,53 @@ class Labels(NamedTuple):
     response_model: str
 
 
-class Metrics:
-    """The counters of one process, in a registry of its own."""
+class _Call:
+    """The series that calls of one kind count in; those that not all have are there when one has."""
 
-    def __init__(self, message_times: MessageTimes | None = None) -> None:
+    __slots__ = ("duration", "first_token", "per_token", "requests", "tokens", "usage")
+
+    def __init__(self, requests: Add, duration: Add) -> None:
+        self.requests = requests
+        self.duration = duration
+        self.tokens: list[Add | None] = [None] * 5
+        self.usage: list[Add | None] = [None] * 2
+        self.first_token: Add | None = None
+        self.per_token: Add | None = None
+
+
+class Metrics:
+    """The counters of one process."""
+
+    def __init__(self, message_times: MessageTimes | None = None, *, is_one_of_several: bool = False) -> None:
+        """Begin to count; one of several processes counts in what prometheus-client shares between them."""
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self._registry = registry = CollectorRegistry()
+        self._families: list[Family] = []
+        self._calls: dict[tuple[object, ...], _Call] = {}
 
-        # The library checks the labels with every look-up. It never forgets a child, so a cache keeps no more than it.
-        def counter(name: str, text: str, labels: tuple[str, ...]) -> Callable[..., Counter]:
-            return cache(Counter(name, text, labels, registry=registry).labels)
+        def counter(name: str, text: str, labels: tuple[str, ...]) -> Callable[..., Count | Counter]:
+            if is_one_of_several:
+                return cache(Counter(name, text, labels, registry=registry).labels)
+            family = Counters(name, text, labels)
+            self._families.append(family)
+            return family.labels
 
-        def histogram(name: str, text: str, labels: tuple[str, ...], buckets: list[float]) -> Callable[..., Histogram]:
-            return cache(Histogram(name, text, labels, buckets=buckets, registry=registry).labels)
+        def histogram(
+            name: str, text: str, labels: tuple[str, ...], buckets: list[float]
+        ) -> Callable[..., Distribution | Histogram]:
+            if is_one_of_several:
+                return cache(Histogram(name, text, labels, buckets=buckets, registry=registry).labels)
+            family = Distributions(name, text, labels, buckets)
+            self._families.append(family)
+            return family.labels
 
-        self._tokens = {
-            "input_tokens": counter("asm_llm_proxy_prompt_tokens", "Input tokens, cached ones included.", _SOURCE),
-            "output_tokens": counter("asm_llm_proxy_completion_tokens", "Output tokens, with reasoning.", _SOURCE),
-            "cached_input_tokens": counter(
-                "asm_llm_proxy_cached_prompt_tokens", "Input tokens read from a cache.", _SOURCE
-            ),
-            "cache_creation_input_tokens": counter(
-                "asm_llm_proxy_cache_creation_prompt_tokens", "Input tokens written to a cache.", _SOURCE
-            ),
-            "reasoning_output_tokens": counter(
-                "asm_llm_proxy_reasoning_completion_tokens", "Output tokens spent on reasoning.", _SOURCE
-            ),
-        }
+        self._tokens = (
+            counter("asm_llm_proxy_prompt_tokens", "Input tokens, cached ones included.", _SOURCE),
+            counter("asm_llm_proxy_completion_tokens", "Output tokens, with reasoning.", _SOURCE),
+            counter("asm_llm_proxy_cached_prompt_tokens", "Input tokens read from a cache.", _SOURCE),
+            counter("asm_llm_proxy_cache_creation_prompt_tokens", "Input tokens written to a cache.", _SOURCE),
+            counter("asm_llm_proxy_reasoning_completion_tokens", "Output tokens spent on reasoning.", _SOURCE),
+        )
         self._requests = counter(
             "asm_llm_proxy_requests", "Calls to models that ended.", (*_SOURCE, "outcome", "usage", "response_code")
         )
@@ -153,25 +179,46 @@ class Metrics:
     def record(self, record: Record, labels: Labels) -> None:
         """Count an exchange that ended."""
         facts, usage = record.facts, record.facts.usage
+        key = (labels, facts.operation, facts.provider, record.outcome, facts.usage_status, record.status)
+        call = self._calls.get(key)
         source = labels[:4]
         gen_ai = (facts.operation, facts.provider, labels.model, labels.response_model)
-        self._requests(*source, record.outcome, facts.usage_status, record.status).inc()
-        for name, counter in self._tokens.items():
-            tokens = getattr(usage, name)
+        if call is None:
+            requests = self._requests(*source, record.outcome, facts.usage_status, record.status)
+            duration = self._duration(*gen_ai, _error_type(record))
+            call = self._calls[key] = _Call(requests.inc, duration.observe)
+        call.requests(1)
+        call.duration(record.duration)
+        counted = (
+            usage.input_tokens,
+            usage.output_tokens,
+            usage.cached_input_tokens,
+            usage.cache_creation_input_tokens,
+            usage.reasoning_output_tokens,
+        )
+        for position, tokens in enumerate(counted):
             if tokens is not None:
-                counter(*source).inc(tokens)
-        for token_type, tokens in (("input", usage.input_tokens), ("output", usage.output_tokens)):
-            if tokens is not None:
-                self._usage(*gen_ai, token_type).observe(tokens)
-        self._duration(*gen_ai, _error_type(record)).observe(record.duration)
+                add = call.tokens[position]
+                if add is None:
+                    add = call.tokens[position] = self._tokens[position](*source).inc
+                add(tokens)
+        for position, token_type in enumerate(_TOKEN_TYPES):
+            if (tokens := counted[position]) is not None:
+                add = call.usage[position]
+                if add is None:
+                    add = call.usage[position] = self._usage(*gen_ai, token_type).observe
+                add(tokens)
         if facts.time_to_first_token is not None:
-            self._first_token(*gen_ai).observe(facts.time_to_first_token)
+            call.first_token = call.first_token or self._first_token(*gen_ai).observe
+            call.first_token(facts.time_to_first_token)
         if facts.time_per_output_token is not None:
-            self._per_token(*gen_ai).observe(facts.time_per_output_token)
+            call.per_token = call.per_token or self._per_token(*gen_ai).observe
+            call.per_token(facts.time_per_output_token)
 
     def exposition(self) -> bytes:
         """Return all metrics in the classic text format."""
-        return text_format(self._registry)
+        ours = "".join(line for family in self._families for line in family.text())
+        return ours.encode() + text_format(self._registry)
 
 
 def text_format(registry: CollectorRegistry) -> bytes:
