@@ -17,7 +17,8 @@ from extproc.serve import observer
 from extproc.settings import Settings
 from extproc.transport import SERVICE
 from extproc.transport.fast import FastTransport
-from extproc.transport.rpc import LONGEST_MESSAGE, Invocation
+from extproc.transport.messages import LONGEST_MESSAGE
+from extproc.transport.rpc import Invocation
 from extproc.wire.ext_proc_pb2 import ProcessingRequest
 from extproc.wire.replies import PHASES, UNCHANGED
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 from google.protobuf.message import DecodeError
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
-from extproc.transport.rpc import CallError, Code, Invocation, Methods
+from extproc.transport.rpc import Invocation, Methods
+from extproc.transport.status import CallError, Code
 
 _SERVICE = "/grpc.health.v1.Health/"
 

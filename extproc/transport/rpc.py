@@ -7,21 +7,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from enum import IntEnum
 from time import monotonic
 from typing import Final, NamedTuple, Protocol
 from urllib.parse import quote
 
 from extproc.transport.http2 import Request, Stream
+from extproc.transport.messages import PREFIX_SIZE, Partial, pack_prefix, unpack_prefix
+from extproc.transport.status import CallError, Code
 
-LONGEST_MESSAGE = 64 * 1024 * 1024
-"""Longest message taken, in bytes. Envoy sends bodies in chunks of up to its buffer limit, 1 MiB by default."""
-
-MOST_HELD = 128 * 1024 * 1024
-"""Bytes of messages that are not whole, of all calls on a connection; a call that asks for more fails."""
-
+_AT_ONCE: Final = 8  # messages of one frame; others have their turn before the next ones
 _LONGEST_TEXT: Final = 1000  # of a status, in characters: its frame has to be one that every client takes
-_PREFIX: Final = 5  # a flag and a length of four bytes
 
 # HPACK that refers to the static table alone and leaves the dynamic one as it is: RFC 7541, appendix A.
 _CONTENT_TYPE: Final = b"\x0f\x10\x10application/grpc"
@@ -30,25 +25,6 @@ _POST, _GRPC = "POST", "application/grpc"
 
 _TIMEOUT = re.compile(r"(\d{1,8})([HMSmun])")
 _UNITS = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
-
-
-class Code(IntEnum):
-    """https://github.com/grpc/grpc/blob/master/doc/statuscodes.md."""
-
-    OK = 0
-    DEADLINE_EXCEEDED = 4
-    NOT_FOUND = 5
-    RESOURCE_EXHAUSTED = 8
-    UNIMPLEMENTED = 12
-    INTERNAL = 13
-
-
-class CallError(Exception):
-    """A call fails; the message tells the client why."""
-
-    def __init__(self, code: Code, message: str) -> None:
-        super().__init__(message)
-        self.code = code
 
 
 class Handler(Protocol):
@@ -80,25 +56,16 @@ Methods = Mapping[str, Callable[[Invocation], Handler]]
 """What is served, by the path `/package.Service/Method`."""
 
 
-class Held:
-    """How many bytes of messages that are not whole the calls of a connection hold."""
-
-    __slots__ = ("size",)
-
-    def __init__(self) -> None:
-        self.size = 0
-
-
 class Call:
     """Follows one call on its HTTP/2 stream."""
 
     __slots__ = ("_answered", "_handler", "_held", "_partial", "_refusal", "_stream")
 
-    def __init__(self, methods: Methods, request: Request, stream: Stream, held: Held) -> None:
+    def __init__(self, methods: Methods, request: Request, stream: Stream) -> None:
         self._stream = stream
-        self._held = held
         self._handler: Handler | None = None
-        self._partial: bytearray | None = None  # a message that has not come to its end
+        self._partial: Partial | None = None  # messages that did not come one by one
+        self._held = 0  # bytes of it that are counted
         self._answered = False
         self._refusal: bytes | None = None  # of what is no gRPC: the status, told when the request is whole
         if request.method != _POST:
@@ -112,13 +79,36 @@ class Call:
                 self._expire(timeout)
             self._handler = method(Invocation(request.headers, self.send))
 
-    def data(self, data: bytes) -> None:
+    def data(self, data: bytes, start: int, end: int) -> None:
         """See http2.Receiver."""
-        # Nearly all messages come in a frame of their own. Flag and length as one number: the flag is 0.
-        if self._partial is None and len(data) >= _PREFIX and int.from_bytes(data[:_PREFIX]) == len(data) - _PREFIX:
-            self._message(data[_PREFIX:])
-        else:
-            self._assemble(data)
+        # Nearly all messages come in a frame of their own.
+        first = start + PREFIX_SIZE
+        if self._partial is None and first <= end and unpack_prefix(data, start) == (0, end - first):
+            self._message(data[first:end])
+        elif self._handler is not None:
+            if self._partial is None:
+                self._partial = Partial()
+            self._partial.add(data, start, end)
+            self.proceed()
+
+    def proceed(self) -> None:
+        """See http2.Receiver."""
+        partial = self._partial
+        if partial is None:
+            return
+        try:
+            for _ in range(_AT_ONCE):
+                if (message := partial.next()) is None:
+                    break
+                self._message(message)
+                if self._handler is None:
+                    return
+            else:
+                self._stream.pause()
+        except CallError as error:
+            self._finish(error.code, str(error))
+            return
+        self._hold(partial.trim())
 
     def end(self) -> None:
         """See http2.Receiver."""
@@ -152,7 +142,7 @@ class Call:
         if not self._answered:
             self._answered = True
             self._stream.headers(_HEADERS)
-        self._stream.data(b"\0" + len(message).to_bytes(4) + message)
+        self._stream.data(pack_prefix(0, len(message)) + message)
 
     def _message(self, message: bytes) -> None:
         if self._handler is None:
@@ -167,54 +157,34 @@ class Call:
             else:
                 self._stream.spoke = True  # it has been served, though Envoy wants no reply to it
 
-    def _assemble(self, data: bytes) -> None:
-        if self._handler is None:
-            return
-        partial = self._partial or bytearray()
-        self._held.size -= len(partial)
-        self._partial = None
-        partial += data
-        position = 0
-        while self._handler is not None and len(partial) - position >= _PREFIX:
-            if partial[position]:
-                # No encoding but identity was offered, so whichever it is: it is not known here.
-                self._finish(Code.UNIMPLEMENTED, "compressed messages are not supported", b"grpc-accept-encoding")
-                break
-            start = position + _PREFIX
-            end = start + int.from_bytes(partial[position + 1 : start])
-            if end - start > LONGEST_MESSAGE:
-                self._finish(Code.RESOURCE_EXHAUSTED, f"a message of {end - start} bytes; at most {LONGEST_MESSAGE}")
-                break
-            if end > len(partial):
-                break
-            position = end
-            self._message(bytes(partial[start:end]))
-        del partial[:position]
-        if partial and self._handler is not None:
-            self._partial = partial
-            self._held.size += len(partial)
-            if self._held.size > MOST_HELD:
-                self._finish(Code.RESOURCE_EXHAUSTED, "too many bytes of messages that are not whole")
+    def _hold(self, size: int) -> None:
+        """Count so many bytes of messages that have not been taken."""
+        added, self._held = size - self._held, size
+        if not size:
+            self._partial = None
+        if not self._stream.hold(added):
+            self._finish(Code.RESOURCE_EXHAUSTED, "too many bytes of messages that are not whole")
 
     def _expire(self, timeout: str) -> None:
         if found := _TIMEOUT.fullmatch(timeout):
             self._stream.expire_at(monotonic() + int(found[1]) * _UNITS[found[2]])
 
-    def _finish(self, code: Code, message: str = "", *also: bytes) -> None:
+    def _finish(self, code: Code, message: str = "") -> None:
         self._close()
         block = b"" if self._answered else _HEADERS
         block += _literal(b"grpc-status", b"%d" % code)
         if message:
             block += _literal(b"grpc-message", quote(message[:_LONGEST_TEXT], safe=" /,:;.()").encode())
-        for name in also:
-            block += _literal(name, b"identity")
+        if code is Code.UNIMPLEMENTED:
+            block += _literal(b"grpc-accept-encoding", b"identity")
         self._stream.end(block)
 
     def _close(self) -> None:
         handler, self._handler = self._handler, None
         if self._partial is not None:
-            self._held.size -= len(self._partial)
             self._partial = None
+            self._stream.hold(-self._held)
+            self._held = 0
         if handler is not None:
             handler.close()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import resource
 import shutil
 import socket
 from collections.abc import AsyncIterator
@@ -19,8 +20,9 @@ from extproc.demo.processes import extproc_server
 from extproc.metrics import Metrics
 from extproc.settings import Settings
 from extproc.stream import Observer
-from extproc.transport import SERVICE, fast
+from extproc.transport import SERVICE, protocol
 from extproc.transport.fast import FastTransport
+from extproc.transport.rpc import Invocation
 from tests.transport.http2.peer import PREFACE, REQUEST
 from tests.wire.messages import CHAT, headers, phase_of
 
@@ -86,7 +88,7 @@ async def _stuck(sending: asyncio.Task[None], writer: asyncio.StreamWriter) -> b
 @pytest.mark.parametrize("said", [b"", PREFACE[:5], PREFACE, PREFACE + SettingsFrame().serialize()[:8]])
 async def test_peers_that_do_not_begin(said: bytes, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever does not begin to speak HTTP/2 in time is sent away; whoever has begun may be silent."""
-    monkeypatch.setattr(fast, "_PREFACE_SECONDS", 0.1)
+    monkeypatch.setattr(protocol, "BEGIN_SECONDS", 0.1)
     silent_reader, silent = await connect(address)
     silent.write(PREFACE + SettingsFrame().serialize())
     reader, writer = await connect(address)
@@ -97,6 +99,96 @@ async def test_peers_that_do_not_begin(said: bytes, address: str, monkeypatch: p
         silent.write(PingFrame(0, b"12345678").serialize())
         await silent_reader.readuntil(b"12345678")
     silent.close()
+
+
+class Counts:
+    """Answers messages that are not empty with how many were."""
+
+    empty = 0
+
+    def __init__(self, _: Invocation) -> None: ...
+
+    def receive(self, message: bytes) -> bytes | None:
+        """Count, or tell."""
+        Counts.empty += not message
+        return b"%d" % Counts.empty if message else None
+
+    def end(self) -> bool:
+        """Be over."""
+        return True
+
+    def close(self) -> None:
+        """Take note of nothing."""
+
+
+class Counting(FastTransport):
+    """Serves this instead."""
+
+    def __init__(self) -> None:
+        super().__init__(Observer(Settings(), Metrics(), formats.find))
+        self._methods = {METHOD: Counts}
+
+
+async def test_others_have_their_turn() -> None:
+    """While one peer sends more small messages at once than can be taken at once, another is answered in between."""
+    transport = Counting()
+    address = await transport.start("127.0.0.1:0")
+    block = Encoder().encode([(name, METHOD if name == ":path" else value) for name, value in REQUEST])
+    opened = PREFACE + SettingsFrame().serialize() + HeadersFrame(1, block, flags=["END_HEADERS"]).serialize()
+    _, flooding = await connect(address)
+    flooding.write(opened)
+    sending = asyncio.create_task(_flood(flooding, DataFrame(1, bytes(5)).serialize() * 20_000))
+    async with grpc.aio.insecure_channel(address) as channel:
+        call = channel.stream_stream(METHOD)()
+        await call.write(b"?")
+        before = int(await call.read())
+        for _ in range(50):
+            await call.write(b"?")
+            after = int(await call.read())
+            # A read of the flood brings up to 18,000 messages. It takes some turns of the loop to ask and to answer.
+            assert after - before < 8_000
+            before = after
+        call.cancel()
+    assert before > 20_000
+    sending.cancel()
+    flooding.transport.abort()
+    await transport.stop(0, asyncio.Event())
+
+
+async def _served(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+    """Tell whether a connection is served, or told to be calm and closed."""
+    pong, away = PingFrame(0, b"12345678", flags=["ACK"]).serialize(), b"\0\0\0\x0btoo many connections"
+    writer.write(PREFACE + SettingsFrame().serialize() + PingFrame(0, b"12345678").serialize())
+    said = b""
+    async with asyncio.timeout(30):
+        while not said.endswith((pong, away)):
+            said += await reader.read(100)
+        return said.endswith(pong) or await reader.read() != b""
+
+
+async def test_too_many_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection beyond the limit is sent away and told why; when another ends, the next one is served."""
+    monkeypatch.setattr(protocol, "MOST_CONNECTIONS", 2)
+    transport = Counting()
+    address = await transport.start("127.0.0.1:0")
+    connections = [await connect(address) for _ in range(4)]
+    assert [await _served(*each) for each in connections] == [True, True, False, False]
+    connections[0][1].close()
+    while not await _served(*(new := await connect(address))):
+        connections.append(new)
+    connections.append(new)
+    for _, writer in connections:
+        writer.close()
+    await transport.stop(0, asyncio.Event())
+
+
+@pytest.mark.parametrize(
+    ("files", "most"), [(1024, 960), (50, 1), (10**6, protocol.MOST_CONNECTIONS), (-1, protocol.MOST_CONNECTIONS)]
+)
+def test_connections_and_open_files(files: int, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No more connections are taken than there may be open files, but for some."""
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (files, -1))
+    assert protocol.Connected(lambda: None).most == most
 
 
 LOADS = {

@@ -134,6 +134,21 @@ async def test_http2_is_agreed_on(kind: str, files: Files) -> None:
         assert (connection.selected_alpn_protocol(), connection.version()) == ("h2", "TLSv1.3")
 
 
+@pytest.mark.parametrize("protocols", [(), ("http/1.1",)])
+async def test_http2_is_not_agreed_on(protocols: tuple[str, ...], files: Files) -> None:
+    """Who does not agree on HTTP/2 by ALPN is told nothing (RFC 9113, section 3.2): the connection is closed."""
+    context = ssl.create_default_context(cadata=CA.pem.decode())
+    if protocols:
+        context.set_alpn_protocols(protocols)
+    async with serving("fast", files) as server:
+        host, _, port = server.address.rpartition(":")
+        async with asyncio.timeout(30):
+            reader, writer = await asyncio.open_connection(host, int(port), ssl=context, server_hostname=NAME)
+            assert await reader.read() == b""
+            writer.close()
+        assert await server.asked() == "request_headers"
+
+
 @pytest.mark.parametrize("kind", TRANSPORTS)
 async def test_tls_1_2(kind: str, files: Files) -> None:
     """TLS 1.2 is spoken, with a cipher that HTTP/2 allows (RFC 9113, section 9.2.2)."""
