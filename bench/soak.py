@@ -157,7 +157,7 @@ class Sample(NamedTuple):
 class Counts(NamedTuple):
     """What the server has counted."""
 
-    outcomes: dict[str, float]
+    outcomes: dict[str, int]
     errors: float
     streams: float
 
