@@ -200,7 +200,7 @@ class Connection:
     def _keep(self, rest: bytes) -> None:
         """Hold what has not been taken for the next turn or read."""
         before, self._rest = len(self._rest), rest
-        self._grow(len(rest) - before)
+        self._grow(len(rest) - before, len(rest))
 
     def _frames(self, data: bytes) -> int:
         """Take whole frames, as many as a turn may have; return where the rest begins."""
@@ -328,7 +328,7 @@ class Connection:
             self._header_block(flags, number, payload)
         else:
             self._block = (number, flags, bytearray(payload))
-            self._grow(len(payload))
+            self._grow(len(payload), len(payload))
 
     def _continuation(self, flags: int, number: int, payload: bytes) -> None:
         if self._block is None:
@@ -336,7 +336,7 @@ class Connection:
         _, first_flags, block = self._block
         self._spend()
         block += payload
-        self._grow(len(payload))
+        self._grow(len(payload), len(block))
         if len(block) > LONGEST_BLOCK:
             raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "the header block is too long")
         if flags & frames.END_HEADERS:
@@ -344,9 +344,11 @@ class Connection:
             self.hold(-len(block))
             self._header_block(first_flags, number, bytes(block))
 
-    def _grow(self, size: int) -> None:
-        """Hold so many bytes more of what has not come to its end."""
-        if not self.hold(size):
+    def _grow(self, size: int, whole: int) -> None:
+        """Hold so many bytes more of what is `whole` bytes long and has not come to its end."""
+        # A share of its own: a connection whose streams have taken theirs is refused more of them, and goes on.
+        self.hold(size)
+        if whole > self._room.left:
             raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "too much is held for all peers together")
 
     def _header_block(self, flags: int, number: int, block: bytes) -> None:
