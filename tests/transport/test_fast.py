@@ -7,13 +7,14 @@ import re
 import resource
 import shutil
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 
 import grpc
 import pytest
+import uvloop
 from hpack import Encoder
-from hyperframe.frame import DataFrame, HeadersFrame, PingFrame, SettingsFrame, WindowUpdateFrame
+from hyperframe.frame import DataFrame, Frame, HeadersFrame, PingFrame, SettingsFrame, WindowUpdateFrame
 
 from extproc import formats
 from extproc.demo.processes import extproc_server
@@ -152,6 +153,38 @@ async def test_others_have_their_turn() -> None:
     assert before > 20_000
     sending.cancel()
     flooding.transport.abort()
+    await transport.stop(0, asyncio.Event())
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+def test_nothing_is_lost_between_turns(run: Callable[[Coroutine[None, None, None]], None]) -> None:
+    """Of a peer that sends much at once and reads late, every message is taken, and every answer comes."""
+    run(_late())
+
+
+async def _late() -> None:
+    Counts.empty = 0
+    transport = Counting()
+    reader, writer = await connect(await transport.start("127.0.0.1:0"))
+    block = Encoder().encode([(name, METHOD if name == ":path" else value) for name, value in REQUEST])
+    sent: list[Frame] = [
+        SettingsFrame(0, settings={SettingsFrame.INITIAL_WINDOW_SIZE: LARGEST_WINDOW}),
+        WindowUpdateFrame(0, window_increment=LARGEST_WINDOW - 65_535),
+        HeadersFrame(1, block, flags=["END_HEADERS"]),
+        *[DataFrame(1, bytes(5)), DataFrame(1, b"\0\0\0\0\1?" * 20 + bytes(10))] * 1000,
+        DataFrame(1, b"", flags=["END_STREAM"]),
+    ]
+    writer.write(PREFACE + b"".join(frame.serialize() for frame in sent))
+    answers = 0
+    async with asyncio.timeout(30):
+        while True:
+            frame, length = Frame.parse_frame_header(memoryview(await reader.readexactly(9)))
+            await reader.readexactly(length)
+            answers += isinstance(frame, DataFrame)
+            if "END_STREAM" in frame.flags:
+                break
+    assert (answers, Counts.empty) == (20_000, 3000)
+    writer.close()
     await transport.stop(0, asyncio.Event())
 
 

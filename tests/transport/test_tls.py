@@ -134,13 +134,14 @@ async def test_http2_is_agreed_on(kind: str, files: Files) -> None:
         assert (connection.selected_alpn_protocol(), connection.version()) == ("h2", "TLSv1.3")
 
 
+@pytest.mark.parametrize("kind", TRANSPORTS)
 @pytest.mark.parametrize("protocols", [(), ("http/1.1",)])
-async def test_http2_is_not_agreed_on(protocols: tuple[str, ...], files: Files) -> None:
+async def test_http2_is_not_agreed_on(kind: str, protocols: tuple[str, ...], files: Files) -> None:
     """Who does not agree on HTTP/2 by ALPN is told nothing (RFC 9113, section 3.2): the connection is closed."""
     context = ssl.create_default_context(cadata=CA.pem.decode())
     if protocols:
         context.set_alpn_protocols(protocols)
-    async with serving("fast", files) as server:
+    async with serving(kind, files) as server:
         host, _, port = server.address.rpartition(":")
         async with asyncio.timeout(30):
             reader, writer = await asyncio.open_connection(host, int(port), ssl=context, server_hostname=NAME)
