@@ -12,7 +12,7 @@ from typing import cast
 from extproc.demo.processes import Address
 from extproc.transport import SERVICE
 from extproc.transport.http2 import ErrorCode, frames
-from extproc.transport.messages import prefix
+from extproc.transport.messages import pack_prefix
 
 _PATH = f"/{SERVICE}/Process".encode()
 # HPACK of literals and of the static table: RFC 7541, appendix A. POST and http; :path, :authority and content-type.
@@ -94,7 +94,7 @@ class Client(asyncio.Protocol):
             LostError: there is none.
         """
         self._waiting[number] = waiting = asyncio.get_running_loop().create_future()
-        data = prefix.pack(0, len(message)) + message
+        data = pack_prefix(0, len(message)) + message
         for start in range(0, len(data), frames.DEFAULT_FRAME):
             piece = data[start : start + frames.DEFAULT_FRAME]
             self._transport.write(frames.header(len(piece), frames.DATA, 0, number) + piece)

@@ -8,8 +8,8 @@ from __future__ import annotations
 from google.protobuf.message import DecodeError
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
-from extproc.transport.messages import CallError, Code
 from extproc.transport.rpc import Invocation, Methods
+from extproc.transport.status import CallError, Code
 
 _SERVICE = "/grpc.health.v1.Health/"
 

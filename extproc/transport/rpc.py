@@ -12,8 +12,10 @@ from typing import Final, NamedTuple, Protocol
 from urllib.parse import quote
 
 from extproc.transport.http2 import Request, Stream
-from extproc.transport.messages import PREFIX, Assembly, CallError, Code, Held, prefix
+from extproc.transport.messages import PREFIX_SIZE, Partial, pack_prefix, unpack_prefix
+from extproc.transport.status import CallError, Code
 
+_AT_ONCE: Final = 8  # messages of one frame; others have their turn before the next ones
 _LONGEST_TEXT: Final = 1000  # of a status, in characters: its frame has to be one that every client takes
 
 # HPACK that refers to the static table alone and leaves the dynamic one as it is: RFC 7541, appendix A.
@@ -57,13 +59,13 @@ Methods = Mapping[str, Callable[[Invocation], Handler]]
 class Call:
     """Follows one call on its HTTP/2 stream."""
 
-    __slots__ = ("_answered", "_assembly", "_handler", "_held", "_refusal", "_stream")
+    __slots__ = ("_answered", "_handler", "_held", "_partial", "_refusal", "_stream")
 
-    def __init__(self, methods: Methods, request: Request, stream: Stream, held: Held) -> None:
+    def __init__(self, methods: Methods, request: Request, stream: Stream) -> None:
         self._stream = stream
-        self._held = held
         self._handler: Handler | None = None
-        self._assembly: Assembly | None = None  # of a message that came in several pieces
+        self._partial: Partial | None = None  # messages that did not come one by one
+        self._held = 0  # bytes of it that are counted
         self._answered = False
         self._refusal: bytes | None = None  # of what is no gRPC: the status, told when the request is whole
         if request.method != _POST:
@@ -77,13 +79,36 @@ class Call:
                 self._expire(timeout)
             self._handler = method(Invocation(request.headers, self.send))
 
-    def data(self, data: bytes) -> None:
+    def data(self, data: bytes, start: int, end: int) -> None:
         """See http2.Receiver."""
-        # Nearly all messages come in a frame of their own. Flag and length as one number: the flag is 0.
-        if self._assembly is None and len(data) >= PREFIX and int.from_bytes(data[:PREFIX]) == len(data) - PREFIX:
-            self._message(data[PREFIX:])
-        else:
-            self._assemble(data)
+        # Nearly all messages come in a frame of their own.
+        first = start + PREFIX_SIZE
+        if self._partial is None and first <= end and unpack_prefix(data, start) == (0, end - first):
+            self._message(data[first:end])
+        elif self._handler is not None:
+            if self._partial is None:
+                self._partial = Partial()
+            self._partial.add(data, start, end)
+            self.proceed()
+
+    def proceed(self) -> None:
+        """See http2.Receiver."""
+        partial = self._partial
+        if partial is None:
+            return
+        try:
+            for _ in range(_AT_ONCE):
+                if (message := partial.next()) is None:
+                    break
+                self._message(message)
+                if self._handler is None:
+                    return
+            else:
+                self._stream.pause()
+        except CallError as error:
+            self._finish(error.code, str(error))
+            return
+        self._hold(partial.trim())
 
     def end(self) -> None:
         """See http2.Receiver."""
@@ -93,7 +118,7 @@ class Call:
             self._stream.end(b"")
         if self._handler is None:
             return
-        if self._assembly is not None:
+        if self._partial is not None:
             self._finish(Code.INTERNAL, "the last message is not whole")
             return
         try:
@@ -117,7 +142,7 @@ class Call:
         if not self._answered:
             self._answered = True
             self._stream.headers(_HEADERS)
-        self._stream.data(prefix.pack(0, len(message)) + message)
+        self._stream.data(pack_prefix(0, len(message)) + message)
 
     def _message(self, message: bytes) -> None:
         if self._handler is None:
@@ -132,39 +157,34 @@ class Call:
             else:
                 self._stream.spoke = True  # it has been served, though Envoy wants no reply to it
 
-    def _assemble(self, data: bytes) -> None:
-        if self._handler is None:
-            return
-        assembly = self._assembly = self._assembly or Assembly(self._held)
-        try:
-            for message in assembly.feed(data):
-                self._message(message)
-                if self._handler is None:
-                    break
-        except CallError as error:
-            self._finish(error.code, str(error), *error.also)
-        if assembly.is_empty:
-            self._assembly = None
+    def _hold(self, size: int) -> None:
+        """Count so many bytes of messages that have not been taken."""
+        added, self._held = size - self._held, size
+        if not size:
+            self._partial = None
+        if not self._stream.hold(added):
+            self._finish(Code.RESOURCE_EXHAUSTED, "too many bytes of messages that are not whole")
 
     def _expire(self, timeout: str) -> None:
         if found := _TIMEOUT.fullmatch(timeout):
             self._stream.expire_at(monotonic() + int(found[1]) * _UNITS[found[2]])
 
-    def _finish(self, code: Code, message: str = "", *also: bytes) -> None:
+    def _finish(self, code: Code, message: str = "") -> None:
         self._close()
         block = b"" if self._answered else _HEADERS
         block += _literal(b"grpc-status", b"%d" % code)
         if message:
             block += _literal(b"grpc-message", quote(message[:_LONGEST_TEXT], safe=" /,:;.()").encode())
-        for name in also:
-            block += _literal(name, b"identity")
+        if code is Code.UNIMPLEMENTED:
+            block += _literal(b"grpc-accept-encoding", b"identity")
         self._stream.end(block)
 
     def _close(self) -> None:
         handler, self._handler = self._handler, None
-        if self._assembly is not None:
-            self._assembly.drop()
-            self._assembly = None
+        if self._partial is not None:
+            self._partial = None
+            self._stream.hold(-self._held)
+            self._held = 0
         if handler is not None:
             handler.close()
 

@@ -7,13 +7,13 @@ must be frames, and each call must be closed once.
 from __future__ import annotations
 
 import sys
+from functools import partial
 
 import atheris
 from hyperframe.frame import Frame
 
 with atheris.instrument_imports(include=["extproc.transport"]):
-    from extproc.transport.http2 import Connection, Room, frames
-    from extproc.transport.messages import Held
+    from extproc.transport.http2 import Connection, Room, frames, room
     from extproc.transport.rpc import Call
 
 START = frames.PREFACE + frames.settings({})
@@ -51,22 +51,24 @@ def connection(data: bytes) -> None:
     size = chosen.ConsumeIntInRange(1, 4096)
     rest = chosen.ConsumeBytes(chosen.remaining_bytes())
     Echo.opened = Echo.closed = 0
-    room = Room()
-    held = Held(room)
-    seen = Connection(lambda request, stream: Call(METHODS, request, stream, held), 0.0, room)
+    space = Room()
+    seen = Connection(partial(Call, METHODS), 0.0, space)
     answer = seen.pending()
     if greet:
         seen.receive(START, 0.0)
     for at in range(0, len(rest), size):
         seen.receive(rest[at : at + size], 0.0)
         answer += seen.pending()
+    while seen.more:
+        seen.receive(b"", 0.0)
+    answer += seen.pending()
     if Echo.opened - Echo.closed > len(seen.streams):
         raise AssertionError("a call was not closed")
     seen.close()
     answer += seen.pending()
     if Echo.opened != Echo.closed:
         raise AssertionError("a call was not closed once")
-    if held.size or seen.held or seen.waiting or room.held or room.streams:
+    if seen.held or seen.waiting or space.left != room.MOST_HELD:
         raise AssertionError("something is held for nobody")
     while answer:
         frame, length = Frame.parse_frame_header(memoryview(answer[: frames.HEADER_SIZE]))

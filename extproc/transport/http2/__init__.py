@@ -4,10 +4,10 @@ Only what gRPC needs of it: requests with bodies, answers with trailers. No sock
 the socket passes on what it brings and sends what there is to send.
 """
 
-from extproc.transport.http2.connection import Connection
+from extproc.transport.http2.connection import Accept, Connection
 from extproc.transport.http2.errors import ErrorCode
 from extproc.transport.http2.headers import Request
 from extproc.transport.http2.room import Room
 from extproc.transport.http2.stream import Receiver, Stream
 
-__all__ = ["Connection", "ErrorCode", "Receiver", "Request", "Room", "Stream"]
+__all__ = ["Accept", "Connection", "ErrorCode", "Receiver", "Request", "Room", "Stream"]

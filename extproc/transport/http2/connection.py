@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import ClassVar
 
 from extproc.transport.http2 import frames
 from extproc.transport.http2.allowance import Allowance
 from extproc.transport.http2.deadlines import Deadlines
 from extproc.transport.http2.errors import ConnectionFault, ErrorCode, StreamFault
 from extproc.transport.http2.headers import LONGEST_BLOCK, LONGEST_LIST, HeaderReader, Request
-from extproc.transport.http2.room import MOST_STREAMS as MOST_STREAMS_OF_ALL
 from extproc.transport.http2.room import Room
 from extproc.transport.http2.stream import NOBODY, Receiver, Stream
 
@@ -22,6 +22,10 @@ STREAM_WINDOW = 1024 * 1024
 """What a peer may send on a stream before we have taken it, in bytes; Envoy's chunks are up to this long."""
 CONNECTION_WINDOW = 16 * 1024 * 1024
 """The same for all streams of a connection."""
+TURN = 128
+"""Frames taken in one turn; more of what one read has brought wait until others have had theirs."""
+# Bytes of a header block that takes a turn of its own: decoding it may take longer than many answers.
+_LONG_BLOCK = 256
 # Streams that are over, of which late frames may come.
 _REMEMBERED = 256
 # As many as take the time of a frame, when a setting changes the windows of all.
@@ -31,7 +35,7 @@ _STREAMS_PER_TOKEN = 64
 class Connection:
     """Takes what a peer sends and gives what is to be sent to it.
 
-    Whatever comes, `receive` does not raise, and memory stays bounded.
+    Whatever comes, `receive` does not raise, memory stays bounded, and so does what is done in one turn.
     """
 
     def __init__(self, accept: Accept, now: float, room: Room | None = None) -> None:
@@ -57,45 +61,54 @@ class Connection:
         self.waiting: dict[int, Stream] = {}
         """Streams with bytes that wait for the window of the connection, in the order of their turns."""
         self.held = 0
-        """Bytes of answers that wait for any window."""
-        self.room = room or Room()
-        """What it shares with other connections."""
+        """Bytes of the room that are taken: see `hold`."""
+        self.more = False
+        """Whether the turn is over before all is taken: call `receive` again, with nothing."""
         self._accept = accept
         self._now = now
-        self._rest = b""  # a frame that has not come to its end
+        self._room = room or Room()
+        self._rest = b""  # frames that wait for the next turn, or one that has not come to its end
+        self._paused: Stream | None = None  # with which the next turn begins
         self._preface = frames.PREFACE  # what is still to come of it
         self._headers = HeaderReader()
         self._block: tuple[int, int, bytearray] | None = None  # stream, flags and bytes of an unfinished header block
         self._highest = 0  # of the streams the peer has opened
-        self._over: dict[int, bool] = {}  # streams that are over; True if we have reset them
+        # Streams that are over: how many bytes of them may be on their way, if we have reset them.
+        self._over: dict[int, int] = {}
         self._owed = 0  # bytes taken for which no window was given back
         self._stream_window = frames.DEFAULT_WINDOW  # what the peer lets us send on a new stream
         self._allowance = Allowance(now)
         self._deadlines = Deadlines()
+        self.timed = False
+        """Whether there may be a deadline."""
         self.draining = False
         """Whether the peer is asked to open no more streams."""
         self.drained = False
         """Whether the peer knows that it can open no more streams."""
-        self._take = {
-            frames.DATA: self._data,
-            frames.HEADERS: self._headers_frame,
-            frames.PRIORITY: self._priority,
-            frames.RST_STREAM: self._rst_stream,
-            frames.SETTINGS: self._settings,
-            frames.PUSH_PROMISE: self._push_promise,
-            frames.PING: self._ping,
-            frames.GOAWAY: self._goaway,
-            frames.WINDOW_UPDATE: self._window_update,
-            frames.CONTINUATION: self._continuation,
-        }
 
     def receive(self, data: bytes, now: float) -> None:
-        """Take what the peer has sent; `now` is in seconds of any clock that does not go back."""
+        """Take what the peer has sent; `now` is in seconds of any clock that does not go back.
+
+        Afterwards there may be `more` to do.
+        """
         if self.finished:
             return
         self._now = now
         try:
-            self._receive(data)
+            if self._preface:
+                data = self._after_preface(data)
+            if self._rest:
+                data = self._rest + data
+                self._keep(b"")
+            if self.more:
+                self._resume()
+            position = 0 if self.more else self._frames(data)
+            if self.finished:
+                return
+            if position < len(data):
+                self._keep(data[position:])
+            elif self._paused is None:
+                self.more = False
         except ConnectionFault as fault:
             self._end(fault.code, str(fault))
 
@@ -123,19 +136,16 @@ class Connection:
         if not self.finished:
             self._end(ErrorCode.NO_ERROR, "")
 
-    def refuse(self) -> None:
-        """End the connection because there are too many."""
-        self._end(ErrorCode.ENHANCE_YOUR_CALM, "too many connections")
-
-    @property
-    def timed(self) -> bool:
-        """Whether there may be a deadline."""
-        return bool(self._deadlines)
+    def refuse(self, reason: str) -> None:
+        """End the connection because there is no room for it."""
+        self._end(ErrorCode.ENHANCE_YOUR_CALM, reason)
 
     @property
     def deadline(self) -> float | None:
         """When `expire` is to be called, by the clock of `receive`; `None` for never."""
-        return self._deadlines.next(self.streams)
+        deadline = self._deadlines.next(self.streams)
+        self.timed = deadline is not None
+        return deadline
 
     def expire(self, now: float) -> None:
         """Tell the receivers whose time has come."""
@@ -146,51 +156,93 @@ class Connection:
 
     # What streams ask for.
 
+    def hold(self, size: int) -> bool:
+        """Take so many bytes of the room for all connections, or give them back; return whether there was room."""
+        self.held += size
+        self._room.left -= size
+        return self.held <= self._room.left
+
+    def pause(self, stream: Stream) -> None:
+        """End the turn; see `Stream.pause`."""
+        self._paused = stream
+        self.more = True
+
     def answered(self, stream: Stream) -> None:
         """Take note that the answer is whole."""
         if not stream.remote_ended:
             # The peer may stop: RFC 9113, section 8.1.
             self.out.append(frames.rst_stream(stream.id, ErrorCode.NO_ERROR))
-        self._forget(stream, was_reset=not stream.remote_ended)
+        self._forget(stream, late=_ENDED if stream.remote_ended else STREAM_WINDOW)
 
     def reset(self, stream: Stream, code: ErrorCode) -> None:
         """End a stream of ours; see `Stream.reset`."""
         if not stream.ended:
             self.out.append(frames.rst_stream(stream.id, code))
-            self._lose(stream, was_reset=True)
+            self._lose(stream, late=STREAM_WINDOW)
 
     def expire_at(self, stream: Stream, time: float) -> None:
         """See `Stream.expire_at`."""
+        self.timed = True
         self._deadlines.add(stream.id, time, self.streams)
 
     # What comes in.
 
-    def _receive(self, data: bytes) -> None:
-        if self._preface and not (data := self._after_preface(data)):
+    def _resume(self) -> None:
+        """Begin a turn with what the last one has left in the middle."""
+        self.more = False
+        stream, self._paused = self._paused, None
+        if stream is None:
             return
-        if self._rest:
-            data = self._rest + data
-        position, size = 0, len(data)
-        while size - position >= frames.HEADER_SIZE:
+        stream.receiver.proceed()
+        if stream.remote_ended and self._paused is None:
+            self._request_ends(stream)
+
+    def _keep(self, rest: bytes) -> None:
+        """Hold what has not been taken for the next turn or read."""
+        before, self._rest = len(self._rest), rest
+        self._grow(len(rest) - before, len(rest))
+
+    def _frames(self, data: bytes) -> int:
+        """Take whole frames, as many as a turn may have; return where the rest begins."""
+        streams, position, size, owed = self.streams, 0, len(data), 0
+        for _ in range(TURN):
+            start = position + frames.HEADER_SIZE
+            if start > size:
+                break
             upper, lower, kind, flags, number = frames.unpack_header(data, position)
             length = upper << 8 | lower
             if length > frames.DEFAULT_FRAME:
                 raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, f"frame of {length} bytes")
-            start = position + frames.HEADER_SIZE
-            if start + length > size:
+            end = start + length
+            if end > size:
                 break
-            position = start + length
-            number &= frames.LARGEST_ID
-            try:
-                if kind == frames.DATA and self.established and self._block is None:
-                    self._data(flags, number, data[start:position])  # as nearly always
-                else:
-                    self._frame(kind, flags, number, data[start:position])
-            except StreamFault as fault:
-                self._refuse(number, fault.code)
-            if self.finished:
-                return
-        self._rest = data[position:]
+            position = end
+            # Nearly all frames are like this; the others go the long way, to the same end.
+            if (
+                kind == frames.DATA
+                and not flags
+                and length
+                and (stream := streams.get(number)) is not None
+                and stream.due is None
+                and not stream.remote_ended
+                and self._block is None
+            ):
+                stream.receiver.data(data, start, end)
+                owed += length
+                stream.owed += length
+                if stream.owed >= STREAM_WINDOW // 2:
+                    self._give_back(stream)
+            else:
+                self._frame(kind, flags, number & frames.LARGEST_ID, data[start:end])
+            if self.more or self.finished:
+                break
+        else:
+            self.more = True
+        self._owed += owed
+        if self._owed >= CONNECTION_WINDOW // 2:
+            self.out.append(frames.window_update(0, self._owed))
+            self._owed = 0
+        return position
 
     def _after_preface(self, data: bytes) -> bytes:
         expected = self._preface[: len(data)]
@@ -206,21 +258,21 @@ class Connection:
             if kind != frames.SETTINGS or flags & frames.ACK:
                 raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "the first frame is not SETTINGS")
             self.established = True
-        take = self._take.get(kind)
+        take = self._TAKES.get(kind)
         if take is None:
             self._spend()  # an extension: RFC 9113, section 5.5
             return
-        take(flags, number, payload)
+        try:
+            take(self, flags, number, payload)
+        except StreamFault as fault:
+            self._refuse(number, fault.code)
 
     def _data(self, flags: int, number: int, payload: bytes) -> None:
         length = len(payload)
         self._owed += length
-        if self._owed >= CONNECTION_WINDOW // 2:
-            self.out.append(frames.window_update(0, self._owed))
-            self._owed = 0
         stream = self.streams.get(number)
         if stream is None:
-            self._late(number)
+            self._late(number, length)
             return
         if stream.remote_ended:
             raise StreamFault(ErrorCode.STREAM_CLOSED)
@@ -231,23 +283,32 @@ class Connection:
             _count(stream, len(payload), ends=ends)
         stream.remote_ended = ends
         if payload:
-            stream.receiver.data(payload)
+            stream.receiver.data(payload, 0, len(payload))
         elif not ends:
             self._spend()
-        if ends:
-            self._request_ends(stream)
-        else:
+        if not ends:
             stream.owed += length
-            if stream.owed >= STREAM_WINDOW // 2 and not stream.ended:
-                self.out.append(frames.window_update(number, stream.owed))
-                stream.owed = 0
+            if stream.owed >= STREAM_WINDOW // 2:
+                self._give_back(stream)
+        elif self._paused is None:
+            self._request_ends(stream)
 
-    def _late(self, number: int) -> None:
-        """Take a frame of a stream that is not open."""
+    def _give_back(self, stream: Stream) -> None:
+        """Let the peer send as much again as was taken."""
+        if not stream.ended:
+            self.out.append(frames.window_update(stream.id, stream.owed))
+            stream.owed = 0
+
+    def _late(self, number: int, length: int) -> None:
+        """Take data of a stream that is not open."""
+        left = self._over.get(number, _ENDED)
+        if 0 < length <= left:
+            self._over[number] = left - length
+            return
         self._spend()
         if not self._opened(number):
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, f"stream {number} was never opened")
-        if not self._over.get(number, False):
+        if left == _ENDED:
             raise StreamFault(ErrorCode.STREAM_CLOSED)
 
     def _opened(self, number: int) -> bool:
@@ -267,6 +328,7 @@ class Connection:
             self._header_block(flags, number, payload)
         else:
             self._block = (number, flags, bytearray(payload))
+            self._grow(len(payload), len(payload))
 
     def _continuation(self, flags: int, number: int, payload: bytes) -> None:
         if self._block is None:
@@ -274,13 +336,24 @@ class Connection:
         _, first_flags, block = self._block
         self._spend()
         block += payload
+        self._grow(len(payload), len(block))
         if len(block) > LONGEST_BLOCK:
             raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "the header block is too long")
         if flags & frames.END_HEADERS:
             self._block = None
+            self.hold(-len(block))
             self._header_block(first_flags, number, bytes(block))
 
+    def _grow(self, size: int, whole: int) -> None:
+        """Hold so many bytes more of what is `whole` bytes long and has not come to its end."""
+        # A share of its own: a connection whose streams have taken theirs is refused more of them, and goes on.
+        self.hold(size)
+        if whole > self._room.left:
+            raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "too much is held for all peers together")
+
     def _header_block(self, flags: int, number: int, block: bytes) -> None:
+        if len(block) > _LONG_BLOCK:
+            self.more = True
         stream = self.streams.get(number)
         if stream is not None:
             self._trailers(stream, flags, block)
@@ -292,15 +365,20 @@ class Connection:
     def _open(self, flags: int, number: int, block: bytes) -> None:
         request = self._headers.request(block) if block else None
         self._highest = number
-        if len(self.streams) >= MOST_STREAMS or self.drained or self.room.streams >= MOST_STREAMS_OF_ALL:
+        if len(self.streams) >= MOST_STREAMS or self.drained:
             raise StreamFault(ErrorCode.REFUSED_STREAM)
         if request is None or flags & _DEPENDS_ON_ITSELF:
             raise StreamFault(ErrorCode.PROTOCOL_ERROR)
         ends = bool(flags & frames.END_STREAM)
         if ends and request.length:
             raise StreamFault(ErrorCode.PROTOCOL_ERROR)
-        self.room.streams += 1
-        self.streams[number] = stream = Stream(self, number, self._stream_window, request.length)
+        stream = Stream(self, number, self._stream_window, request)
+        if not self.hold(stream.weight):
+            # No fault of this peer's: it costs nothing of its allowance.
+            self.hold(-stream.weight)
+            self._reset_unopened(number, ErrorCode.REFUSED_STREAM, late=STREAM_WINDOW)
+            return
+        self.streams[number] = stream
         stream.remote_ended = ends
         receiver = self._accept(request, stream)
         if not stream.ended:
@@ -320,7 +398,7 @@ class Connection:
         self._spend()
         if number not in self._over:
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, f"stream {number} comes after {self._highest}")
-        if not self._over[number]:
+        if self._over[number] == _ENDED:
             raise ConnectionFault(ErrorCode.STREAM_CLOSED, f"stream {number} is over")
         if block:
             self._headers.trailers(block)
@@ -344,7 +422,7 @@ class Connection:
         if not (stream.spoke if stream else self._over.pop(number, None) is not None):
             self._spend()
         if stream is not None:
-            self._lose(stream, was_reset=False)
+            self._lose(stream, late=_ENDED)
 
     def _settings(self, flags: int, number: int, payload: bytes) -> None:
         self._spend()
@@ -362,6 +440,7 @@ class Connection:
         self.out.append(frames.header(0, frames.SETTINGS, frames.ACK, 0))
         for stream in list(self.streams.values()):
             stream.pump()
+        self.more = bool(self.streams)  # that many: it was a turn of its own
 
     def _set(self, name: int, value: int) -> None:
         match name:
@@ -446,8 +525,11 @@ class Connection:
         if stream is not None:
             self.reset(stream, code)
         else:
-            self.out.append(frames.rst_stream(number, code))
-            self._remember(number, was_reset=True)
+            self._reset_unopened(number, code, late=0)
+
+    def _reset_unopened(self, number: int, code: ErrorCode, late: int) -> None:
+        self.out.append(frames.rst_stream(number, code))
+        self._remember(number, late)
 
     def _pump(self) -> None:
         """Send what waits for the window of the connection, in turns."""
@@ -455,37 +537,62 @@ class Connection:
             # If it does not come to its end, it goes behind the others.
             self.waiting.pop(next(iter(self.waiting))).pump()
 
-    def _lose(self, stream: Stream, *, was_reset: bool) -> None:
+    def _lose(self, stream: Stream, late: int) -> None:
         stream.ended = True
         stream.drop()
         receiver = stream.receiver
-        self._forget(stream, was_reset=was_reset)
+        self._forget(stream, late)
         receiver.lost()
 
-    def _forget(self, stream: Stream, *, was_reset: bool) -> None:
+    def _forget(self, stream: Stream, late: int) -> None:
         stream.receiver = NOBODY
-        if self.streams.pop(stream.id, None):
-            self.room.streams -= 1
-        self._remember(stream.id, was_reset=was_reset)
+        del self.streams[stream.id]
+        self.hold(-stream.weight)
+        self._remember(stream.id, late)
         self._finish_if_drained()
 
-    def _remember(self, number: int, *, was_reset: bool) -> None:
-        self._over[number] = was_reset
-        if len(self._over) > _REMEMBERED:
-            del self._over[next(iter(self._over))]
+    def _remember(self, number: int, late: int) -> None:
+        over = self._over
+        over[number] = late
+        if len(over) > _REMEMBERED:
+            del over[next(iter(over))]
 
     def _finish_if_drained(self) -> None:
         if self.drained and not self.streams:
-            self.finished = True
+            self._finish()
 
     def _end(self, code: ErrorCode, reason: str) -> None:
         self.finished = True
         self.out.append(frames.goaway(self._highest, code, reason))
         for stream in list(self.streams.values()):
-            self._lose(stream, was_reset=False)
+            self._lose(stream, late=_ENDED)
+        self._finish()
+
+    def _finish(self) -> None:
+        self.finished = True
+        self.more = False
+        self.hold(-len(self._rest))
+        self._rest = b""
+        if self._block is not None:
+            self.hold(-len(self._block[2]))
+            self._block = None
+
+    _TAKES: ClassVar = {
+        frames.DATA: _data,
+        frames.HEADERS: _headers_frame,
+        frames.PRIORITY: _priority,
+        frames.RST_STREAM: _rst_stream,
+        frames.SETTINGS: _settings,
+        frames.PUSH_PROMISE: _push_promise,
+        frames.PING: _ping,
+        frames.GOAWAY: _goaway,
+        frames.WINDOW_UPDATE: _window_update,
+        frames.CONTINUATION: _continuation,
+    }
 
 
 _DRAIN = b"draining"
+_ENDED = -1  # of a stream that the peer has ended or reset: nothing can be on its way
 _PRIORITY_SIZE = 5
 _DEPENDS_ON_ITSELF = 0x100  # beside a frame's eight flags
 

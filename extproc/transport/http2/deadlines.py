@@ -20,9 +20,6 @@ class Deadlines:
     def __init__(self) -> None:
         self._times: list[tuple[float, int]] = []
 
-    def __bool__(self) -> bool:
-        return bool(self._times)
-
     def add(self, number: int, time: float, streams: Streams) -> None:
         """Note the time of a stream."""
         if len(self._times) > 2 * len(streams) + _FEW:

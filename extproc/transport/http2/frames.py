@@ -49,9 +49,8 @@ _LONG = struct.Struct(">L")
 unpack_header = _HEADER.unpack_from
 """Return the length's upper 16 bits and lower 8 bits, the type, the flags, and the stream with its reserved bit."""
 
-
 pack_header = _HEADER.pack
-"""Return a header of what `unpack_header` returns."""
+"""Return a header, of the same."""
 
 
 def header(length: int, kind: int, flags: int, stream: int) -> bytes:

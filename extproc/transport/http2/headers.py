@@ -15,9 +15,11 @@ LONGEST_BLOCK = 32 * 1024
 LONGEST_LIST = 64 * 1024
 """Longest list of headers taken, in bytes, decoded and counted as RFC 9113, section 6.5.2 does."""
 
-# Envoy's blocks of one connection are all alike but for what tracing puts in.
-_REMEMBERED = 64
+# Envoy's blocks of one connection are all alike but for what tracing puts in, and their headers are short.
+_REMEMBERED = 16
+_LONGEST_REMEMBERED = 2048  # bytes of block and headers
 
+_ENTRY_SIZE = 32  # beside the name and the value of a header
 _SIZE_UPDATE = 0x20  # with the two bits above it clear, at the start of a block: RFC 7541, sections 4.2 and 6.3
 
 _NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+")  # a token in lower case: RFC 9110, 5.6.2 and RFC 9113, 8.2.1
@@ -37,6 +39,8 @@ class Request:
     """All but the pseudo-headers; several of one name are joined by commas."""
     length: int | None
     """Content-Length."""
+    size: int
+    """Bytes of the headers, counted as RFC 9113, section 6.5.2 does."""
 
 
 class HeaderReader:
@@ -44,7 +48,7 @@ class HeaderReader:
 
     def __init__(self) -> None:
         self._decoder = Decoder(LONGEST_LIST)
-        self._remembered: dict[bytes, Request | None] = {}
+        self._remembered: dict[bytes, Request] = {}
 
     def request(self, block: bytes) -> Request | None:
         """Return the request that a block opens; `None` if it is malformed (RFC 9113, section 8.1.1).
@@ -58,7 +62,9 @@ class HeaderReader:
             pass
         headers, changed = self._decode(block)
         request = _request(headers)
-        if not changed and len(self._remembered) < _REMEMBERED:
+        if changed or request is None or len(block) + request.size > _LONGEST_REMEMBERED:
+            return request
+        if len(self._remembered) < _REMEMBERED:
             # As it left the table as it was, it will mean the same and leave it again, until the table changes.
             self._remembered[block] = request
         return request
@@ -108,6 +114,7 @@ def _request(headers: list[tuple[bytes, bytes]]) -> Request | None:
         pseudo[b":path"].decode("latin-1"),
         fields,
         None if length is None else int(length),
+        sum(len(name) + len(value) + _ENTRY_SIZE for name, value in headers),
     )
 
 

@@ -1,20 +1,19 @@
-"""What all connections of a process may hold together: one peer that opens many must not fill the memory of all."""
+"""How much memory the peers of a process can make it hold."""
 
 from __future__ import annotations
 
-MOST_CONNECTIONS = 10_000
-"""Whoever comes after them is sent away. Envoy has one for each of its workers, and a few while it is restarted."""
-MOST_STREAMS = 100_000
-"""Streams beyond them are refused; they take 4 to 5 KiB each."""
-MOST_HELD = 512 * 1024 * 1024
-"""Bytes of messages that are not whole, and of answers that wait for a window. Who asks for more is reset."""
+MOST_HELD = 256 * 1024 * 1024
+"""Bytes that all connections may hold together: streams, unfinished messages and frames, answers that wait."""
 
 
 class Room:
-    """What is taken of it."""
+    """What is left of it for all.
 
-    __slots__ = ("held", "streams")
+    A connection may hold as much as is left for the others. So one that takes what it can get has half of all, two have
+    a third each, and whoever comes next finds some: many that mean harm cannot take the last of it.
+    """
 
-    def __init__(self) -> None:
-        self.held = 0
-        self.streams = 0
+    __slots__ = ("left",)
+
+    def __init__(self, size: int = MOST_HELD) -> None:
+        self.left = size

@@ -6,22 +6,25 @@ from typing import TYPE_CHECKING, Protocol
 
 from extproc.transport.http2 import frames
 from extproc.transport.http2.errors import ErrorCode
-from extproc.transport.http2.room import MOST_HELD as MOST_HELD_BY_ALL
 
 if TYPE_CHECKING:
     from extproc.transport.http2.connection import Connection
+    from extproc.transport.http2.headers import Request
 
 LONGEST_WAIT = 64 * 1024
 """Bytes of an answer that may wait for a peer that opens no window; whoever lets more come is reset."""
-MOST_WAITING = 16 * 1024 * 1024
-"""The same for all streams of a connection together."""
+
+_WEIGHT = 2048  # what an open stream takes in memory, in bytes, beside its headers, its message and its answer
 
 
 class Receiver(Protocol):
     """Takes a request and answers it on its stream."""
 
-    def data(self, data: bytes) -> None:
-        """Take the next bytes of the request's body."""
+    def data(self, data: bytes, start: int, end: int) -> None:
+        """Take the next bytes of the request's body: those of `data` from `start` to `end`."""
+
+    def proceed(self) -> None:
+        """Go on where `Stream.pause` was called."""
 
     def end(self) -> None:
         """Take note that the request is whole."""
@@ -36,7 +39,10 @@ class Receiver(Protocol):
 class _Nobody:
     """Receives what comes when all is over."""
 
-    def data(self, data: bytes) -> None:
+    def data(self, data: bytes, start: int, end: int) -> None:
+        """See Receiver."""
+
+    def proceed(self) -> None:
         """See Receiver."""
 
     def end(self) -> None:
@@ -67,16 +73,18 @@ class Stream:
         "receiver",
         "remote_ended",
         "spoke",
+        "weight",
         "window",
     )
 
-    def __init__(self, connection: Connection, number: int, window: int, length: int | None) -> None:
+    def __init__(self, connection: Connection, number: int, window: int, request: Request) -> None:
         self._connection = connection
         self.id = number
         self.receiver = NOBODY
         self.window = window  # what the peer lets us send
         self.owed = 0  # bytes taken for which no window was given back
-        self.due = length  # what is to come by Content-Length
+        self.due = request.length  # what is to come by Content-Length
+        self.weight = _WEIGHT + request.size  # bytes that are held while it is open
         self.remote_ended = False
         self.ended = False  # nothing more may be sent
         self.spoke = False  # something was sent, or served without an answer
@@ -95,18 +103,14 @@ class Stream:
             self.spoke = True
             self.window -= size
             connection.window -= size
-            connection.out += (frames.pack_header(size >> 8, size & 0xFF, frames.DATA, 0, self.id), data)
+            connection.out.append(frames.pack_header(size >> 8, size & 0xFF, frames.DATA, 0, self.id) + data)
             return
         if self._waiting is None:
             self._waiting = bytearray()
         self._waiting += data
-        self._hold(size)
+        has_room = connection.hold(size)
         self.pump()
-        if self._waiting is not None and (
-            len(self._waiting) > LONGEST_WAIT
-            or connection.held > MOST_WAITING
-            or connection.room.held > MOST_HELD_BY_ALL
-        ):
+        if self._waiting is not None and (len(self._waiting) > LONGEST_WAIT or not has_room):
             self.reset(ErrorCode.ENHANCE_YOUR_CALM)
 
     def end(self, block: bytes) -> None:
@@ -122,6 +126,14 @@ class Stream:
     def reset(self, code: ErrorCode) -> None:
         """End the stream at once, both ways, whatever waits."""
         self._connection.reset(self, code)
+
+    def hold(self, size: int) -> bool:
+        """See `Connection.hold`."""
+        return self._connection.hold(size)
+
+    def pause(self) -> None:
+        """Ask for `receiver.proceed()`, when others have had their turn and before anything more comes."""
+        self._connection.pause(self)
 
     def expire_at(self, time: float) -> None:
         """Ask for `receiver.expired()` at a time of the connection's clock."""
@@ -139,7 +151,7 @@ class Stream:
             self.spoke = True
             self.window -= size
             connection.window -= size
-            self._hold(-size)
+            connection.hold(-size)
             connection.out.append(frames.header(size, frames.DATA, 0, self.id) + self._waiting[:size])
             del self._waiting[:size]
             if not self._waiting:
@@ -147,13 +159,9 @@ class Stream:
                 if self._last is not None:
                     self.end(self._last)
 
-    def _hold(self, size: int) -> None:
-        self._connection.held += size
-        self._connection.room.held += size
-
     def drop(self) -> None:
         """Let go of what waits."""
         if self._waiting is not None:
-            self._hold(-len(self._waiting))
+            self._connection.hold(-len(self._waiting))
             self._connection.waiting.pop(self.id, None)
             self._waiting = None

@@ -43,14 +43,19 @@ class Echo:
         self.late = False
         seen.append(self)
 
-    def data(self, data: bytes) -> None:
+    def data(self, data: bytes, start: int, end: int) -> None:
         """Answer with the same."""
+        data = data[start:end]
         assert not self.whole
         assert not self.gone
         if not self.body:
             self.stream.headers(ANSWER)
         self.body += data
         self.stream.data(data)
+
+    def proceed(self) -> None:
+        """Fail: nothing was asked for."""
+        raise AssertionError
 
     def end(self) -> None:
         """Answer with trailers."""
@@ -83,8 +88,9 @@ class Peer:
     ) -> None:
         self.seen: list[Echo] = []
         self.now = 0.0
-        accept = accept or (lambda request, stream: Echo(request, stream, self.seen))
-        self.connection = Connection(accept, self.now, room)
+        self.connection = Connection(
+            accept or (lambda request, stream: Echo(request, stream, self.seen)), self.now, room
+        )
         self.encoder = Encoder()
         self.decoder = Decoder()
         self.got: list[Frame] = []
@@ -98,8 +104,17 @@ class Peer:
         start = 0
         for cut in (*cuts, len(data)):
             self.connection.receive(data[start:cut], self.now)
+            self.finish_turns()
             start = cut
         return self.take()
+
+    def finish_turns(self) -> int:
+        """Let the connection take all that it was sent; return in how many turns more."""
+        turns = 0
+        while self.connection.more:
+            self.connection.receive(b"", self.now)
+            turns += 1
+        return turns
 
     def take(self) -> list[Frame]:
         """Return the frames that came back."""
@@ -130,6 +145,11 @@ class Peer:
         if body is not None:
             frames.append(DataFrame(number, body, flags=["END_STREAM"] if ends else []))
         return frames
+
+    @property
+    def held(self) -> int:
+        """The bytes that are held, beside what streams weigh."""
+        return self.connection.held - sum(stream.weight for stream in self.connection.streams.values())
 
     @property
     def ended_with(self) -> int | None:

@@ -18,7 +18,7 @@ from hyperframe.frame import (
     SettingsFrame,
 )
 
-from extproc.transport.http2 import ErrorCode, allowance, connection, headers, stream
+from extproc.transport.http2 import ErrorCode, Room, allowance, connection, headers
 from tests.transport.http2.peer import REQUEST, Peer, window
 
 MOST = 2 * allowance.BURST
@@ -186,7 +186,7 @@ def test_windows_that_open_byte_by_byte() -> None:
         peer.send(*peer.request(number, b"a" * 100, ends=True))
     for left in reversed(range(100)):
         peer.send(*(window(number, 1) for number in numbers), window(0, 1))
-        assert peer.connection.held == left * len(numbers)
+        assert peer.held == left * len(numbers)
     assert all(peer.is_whole(number) for number in numbers)
     assert not peer.connection.streams
 
@@ -218,18 +218,95 @@ def test_windows_that_never_open() -> None:
 
 def test_windows_of_many_streams_that_never_open() -> None:
     """What waits on all streams together is bounded, too."""
-    peer = Peer()
+    room = Room(32 * 1024 * 1024)
+    peer = Peer(room=room)
     peer.send(SettingsFrame(0, settings={SettingsFrame.INITIAL_WINDOW_SIZE: 0}))
     for number in range(1, 2 * 600, 2):
         peer.send(*peer.request(number, b"a" * 15_000), DataFrame(number, b"a" * 15_000))
-        assert peer.connection.held <= stream.MOST_WAITING
+        assert peer.connection.held <= 16 * 1024 * 1024
     assert peer.ended_with is None
     assert peer.reset_with(1) is None
     assert peer.reset_with(1199) == ErrorCode.ENHANCE_YOUR_CALM
     for number in range(1, 2 * 600, 2):
         peer.send(RstStreamFrame(number))
     assert peer.connection.held == 0
+    assert room.left == 32 * 1024 * 1024
     assert not peer.connection.waiting
+
+
+def streams_without_end(peer: Peer) -> Iterator[list[Frame]]:
+    """Open streams, and go on."""
+    for number in count(1, 2):
+        yield peer.request(number)
+
+
+def headers_without_end(peer: Peer) -> Iterator[list[Frame]]:
+    """Open streams with headers that are long, to be kept as long as they are open."""
+    for number in count(1, 2):
+        yield peer.request(number, headers=[*REQUEST, ("x-long", "a" * 10_000)])
+
+
+def blocks_without_end(_: Peer) -> Iterator[list[Frame]]:
+    """Begin a header block."""
+    yield [HeadersFrame(1, b"a" * 16_000)]
+    while True:
+        yield [ContinuationFrame(1, b"a" * 1_000)]
+
+
+def frames_without_end(_: Peer) -> Iterator[list[bytes]]:
+    """Take time with each frame."""
+    while True:
+        yield [b"\x00\x40\x00\xbb\x00\x00\x00\x00\x00"]
+        yield from ([b"a" * 1024] for _ in range(16))
+
+
+@pytest.mark.parametrize("attack", [streams_without_end, headers_without_end, blocks_without_end, frames_without_end])
+def test_many_connections(attack: Attack) -> None:
+    """However many connections take what they can get, the memory of all is bounded, and the next call is served."""
+    size = 200_000
+    room = Room(size)
+    peers = [Peer(room=room) for _ in range(30)]
+    attacks = [attack(peer) for peer in peers]
+    for _ in range(40):
+        for peer, frames in zip(peers, attacks, strict=True):
+            peer.send(*next(frames))
+            assert room.left > 0
+    served = Peer(room=room)
+    served.send(*served.request(1, b"a", ends=True))
+    assert served.is_whole(1)
+    assert all(peer.ended_with in (None, ErrorCode.ENHANCE_YOUR_CALM) for peer in peers)
+    for peer in (*peers, served):
+        peer.connection.close()
+        assert peer.connection.held == 0
+    assert room.left == size
+
+
+def test_refused_for_what_others_hold() -> None:
+    """A peer whose streams find no room is refused them at any rate, and loses nothing else."""
+    room = Room(20_000)
+    peer = Peer(room=room)
+    peer.send(*peer.request(1, b"a"))
+    room.left -= 20_000
+    for number in range(3, 2 * MOST, 2):
+        peer.send(*peer.request(number, b"a" * 100), DataFrame(number, b"b", flags=["END_STREAM"]))
+        assert peer.reset_with(number) == ErrorCode.REFUSED_STREAM
+        peer.got.clear()
+    room.left += 20_000
+    peer.send(DataFrame(1, b"b", flags=["END_STREAM"]))
+    assert peer.ended_with is None
+    assert peer.seen[0].body == b"ab"
+
+
+def test_data_that_was_on_its_way() -> None:
+    """What was sent to a stream before its reset was known is no fault, as far as the stream's window went."""
+    peer = Peer()
+    peer.send(*peer.request(1, b"a"))
+    peer.seen[0].stream.reset(ErrorCode.CANCEL)
+    for _ in range(connection.STREAM_WINDOW // 100):
+        peer.send(DataFrame(1, b"a" * 100))
+    assert peer.ended_with is None
+    peer.send(*(DataFrame(1, b"a" * 100) for _ in range(MOST)))
+    assert peer.ended_with == ErrorCode.ENHANCE_YOUR_CALM
 
 
 def test_block_that_never_ends() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from itertools import pairwise
 
 import pytest
@@ -10,8 +11,8 @@ from hyperframe.frame import DataFrame, HeadersFrame, RstStreamFrame
 
 from extproc.transport import messages
 from extproc.transport.http2 import ErrorCode, Room
-from extproc.transport.messages import CallError, Code, Held
 from extproc.transport.rpc import Call, Invocation
+from extproc.transport.status import CallError, Code
 from tests.transport.http2.peer import REQUEST, Peer
 
 METHOD = "/service/Method"
@@ -47,10 +48,9 @@ class Handler:
 class Client(Peer):
     """A peer that makes calls."""
 
-    def __init__(self) -> None:
+    def __init__(self, room: Room | None = None) -> None:
         self.handlers: list[Handler] = []
-        self.held = Held(Room())
-        super().__init__(lambda request, stream: Call({METHOD: self._handler}, request, stream, self.held))
+        super().__init__(partial(Call, {METHOD: self._handler}), room=room)
 
     def _handler(self, invocation: Invocation) -> Handler:
         self.handlers.append(handler := Handler(invocation))
@@ -100,7 +100,7 @@ def test_messages_at_every_cut() -> None:
         assert client.handlers[0].closed == 1
         assert client.answer(1) == message(b"one") + message(b"") + message(b"four")
         assert client.status() == {":status": "200", "content-type": "application/grpc", "grpc-status": "0"}
-        assert client.held.size == 0
+        assert client.held == 0
 
 
 def test_a_message_over_many_frames() -> None:
@@ -135,7 +135,7 @@ def test_calls_that_fail(sent: bytes, code: Code, text: str) -> None:
     assert client.reset_with(1) == ErrorCode.NO_ERROR
     assert client.handlers[0].closed == 1
     assert b"never" not in client.handlers[0].messages
-    assert client.held.size == 0
+    assert client.held == 0
     assert client.ended_with is None
 
 
@@ -150,7 +150,7 @@ def test_calls_that_fail_at_their_end(sent: bytes, code: Code) -> None:
     client.data(sent, ends=True)
     assert client.status()["grpc-status"] == str(int(code))
     assert client.handlers[0].closed == 1
-    assert client.held.size == 0
+    assert client.held == 0
 
 
 @pytest.mark.parametrize("sent", [b"", message(b"a"), message(b"fail"), b"\1\0\0\0\0", message(b"a")[:-1]])
@@ -230,18 +230,18 @@ def test_timeouts_that_are_none(timeout: str) -> None:
     assert client.connection.deadline is None
 
 
-def test_what_calls_hold_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_calls_hold_is_bounded() -> None:
     """Messages that never end fail the call that asks for too much, and no other."""
-    monkeypatch.setattr(messages, "MOST_HELD", 100_000)
-    client = Client()
+    room = Room(200_000)
+    client = Client(room)
     for number in range(1, 21, 2):
         client.open(number)
         client.data(message(b"a" * 50_000)[:15_000], number)
-        assert client.held.size <= 100_000
+        assert client.connection.held <= 100_000
     failed = [number for number in range(1, 21, 2) if client.status(number).get("grpc-status") == "8"]
-    assert failed == [13, 15, 17, 19]
+    assert failed == [11, 13, 15, 17, 19]
     client.connection.close()
-    assert client.held.size == 0
+    assert room.left == 200_000
     assert [handler.closed for handler in client.handlers] == [1] * 10
 
 
