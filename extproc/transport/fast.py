@@ -58,7 +58,7 @@ class FastTransport:
         )
         # glibc gives memory back to the system, and takes it anew page by page, beyond twice the largest block that was
         # ever freed: without this one, which is never touched, with every body of 1 MiB.
-        bytearray(_KEPT_MEMORY)
+        bytes(_KEPT_MEMORY)
         self._server = await create(
             partial(Protocol, partial(Call, self._methods), self._connected),
             sock=listener,
