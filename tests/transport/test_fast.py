@@ -23,8 +23,11 @@ from extproc.settings import Settings
 from extproc.stream import Observer
 from extproc.transport import SERVICE, protocol
 from extproc.transport.fast import FastTransport
+from extproc.transport.http2 import Room
+from extproc.transport.http2.room import MOST_HELD
 from extproc.transport.rpc import Invocation
 from tests.transport.http2.peer import PREFACE, REQUEST
+from tests.waiting import until
 from tests.wire.messages import CHAT, headers, phase_of
 
 METHOD = f"/{SERVICE}/Process"
@@ -49,18 +52,23 @@ async def connect(address: str) -> tuple[asyncio.StreamReader, asyncio.StreamWri
     return await asyncio.open_connection(sock=client)
 
 
-async def test_answers_that_nobody_reads(address: str) -> None:
-    """Whoever opens all windows and reads nothing is not read any more, and others are served."""
-    _, writer = await connect(address)
-    writer.transport.pause_reading()  # type: ignore[attr-defined]  # typed as a write transport
+def opened() -> bytes:
+    """Return what a client says that opens all windows and a call."""
     block = Encoder().encode([(name, METHOD if name == ":path" else value) for name, value in REQUEST])
-    messages = b"\0\0\0\0\2\x12\0" * 2300  # request headers, each answered with more bytes than it has
     start = (
         SettingsFrame(0, settings={SettingsFrame.INITIAL_WINDOW_SIZE: LARGEST_WINDOW}),
         WindowUpdateFrame(0, window_increment=LARGEST_WINDOW - 65_535),
         HeadersFrame(1, block, flags=["END_HEADERS"]),
     )
-    writer.write(PREFACE + b"".join(frame.serialize() for frame in start))
+    return PREFACE + b"".join(frame.serialize() for frame in start)
+
+
+async def test_answers_that_nobody_reads(address: str) -> None:
+    """Whoever opens all windows and reads nothing is not read any more, and others are served."""
+    _, writer = await connect(address)
+    writer.transport.pause_reading()  # type: ignore[attr-defined]  # typed as a write transport
+    writer.write(opened())
+    messages = b"\0\0\0\0\2\x12\0" * 2300  # request headers, each answered with more bytes than it has
     sending = asyncio.create_task(_flood(writer, DataFrame(1, messages).serialize()))
     async with grpc.aio.insecure_channel(address) as channel:
         while not await _stuck(sending, writer):
@@ -129,15 +137,18 @@ class Counting(FastTransport):
         super().__init__(Observer(Settings(), Metrics(), formats.find))
         self._methods = {METHOD: Counts}
 
+    @property
+    def room(self) -> Room:
+        """What is left for all connections."""
+        return self._connected.room
+
 
 async def test_others_have_their_turn() -> None:
     """While one peer sends more small messages at once than can be taken at once, another is answered in between."""
     transport = Counting()
     address = await transport.start("127.0.0.1:0")
-    block = Encoder().encode([(name, METHOD if name == ":path" else value) for name, value in REQUEST])
-    opened = PREFACE + SettingsFrame().serialize() + HeadersFrame(1, block, flags=["END_HEADERS"]).serialize()
     _, flooding = await connect(address)
-    flooding.write(opened)
+    flooding.write(opened())
     sending = asyncio.create_task(_flood(flooding, DataFrame(1, bytes(5)).serialize() * 20_000))
     async with grpc.aio.insecure_channel(address) as channel:
         call = channel.stream_stream(METHOD)()
@@ -166,15 +177,11 @@ async def _late() -> None:
     Counts.empty = 0
     transport = Counting()
     reader, writer = await connect(await transport.start("127.0.0.1:0"))
-    block = Encoder().encode([(name, METHOD if name == ":path" else value) for name, value in REQUEST])
-    sent: list[Frame] = [
-        SettingsFrame(0, settings={SettingsFrame.INITIAL_WINDOW_SIZE: LARGEST_WINDOW}),
-        WindowUpdateFrame(0, window_increment=LARGEST_WINDOW - 65_535),
-        HeadersFrame(1, block, flags=["END_HEADERS"]),
+    sent = [
         *[DataFrame(1, bytes(5)), DataFrame(1, b"\0\0\0\0\1?" * 20 + bytes(10))] * 1000,
         DataFrame(1, b"", flags=["END_STREAM"]),
     ]
-    writer.write(PREFACE + b"".join(frame.serialize() for frame in sent))
+    writer.write(opened() + b"".join(frame.serialize() for frame in sent))
     answers = 0
     async with asyncio.timeout(30):
         while True:
@@ -185,6 +192,28 @@ async def _late() -> None:
                 break
     assert (answers, Counts.empty) == (20_000, 3000)
     writer.close()
+    await transport.stop(0, asyncio.Event())
+
+
+@pytest.mark.parametrize(("left", "goes_on"), [(MOST_HELD, True), (50_000, False)])
+async def test_what_nobody_reads_is_counted(left: int, *, goes_on: bool) -> None:
+    """Answers that wait for a peer that does not read are counted; where there is no room for them, it is let go."""
+    transport = Counting()
+    address = await transport.start("127.0.0.1:0")
+    transport.room.left = left
+    _, writer = await connect(address)
+    writer.transport.pause_reading()  # type: ignore[attr-defined]  # typed as a write transport
+    writer.write(opened())
+    sending = asyncio.create_task(_flood(writer, DataFrame(1, b"\0\0\0\0\1?" * 2000).serialize()))
+    if goes_on:
+        await until(lambda: transport.room.left < left - 64 * 1024)
+        assert not sending.done()
+    else:
+        await asyncio.wait([sending], timeout=30)
+        assert isinstance(sending.exception(), ConnectionError)
+    sending.cancel()
+    writer.transport.abort()
+    await until(lambda: transport.room.left == left)
     await transport.stop(0, asyncio.Event())
 
 
