@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import sys
 import time
 from collections import Counter, defaultdict
@@ -178,7 +179,9 @@ async def watch(soak: Soak, pid: int, seconds: float) -> None:
 
 
 async def soaked(seconds: float, exchanges: int | None, transport: str) -> list[str]:
-    """Run a server and soak it; return what is wrong."""
+    """Run a server and soak it; return what is wrong. Ended by SIGTERM as by Ctrl-C, it leaves nothing running."""
+    if task := asyncio.current_task():
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     async with extproc_server("--transport", transport) as server:
         pid = server.process.process.pid
         soak = Soak(server.address, seconds, exchanges)
@@ -203,7 +206,10 @@ async def soaked(seconds: float, exchanges: int | None, transport: str) -> list[
 @click.option("--transport", type=click.Choice(("fast", "grpcio")), default="fast", show_default=True)
 def main(seconds: float, exchanges: int | None, transport: str) -> None:
     """Soak a server; exit with 1 if something is wrong."""
-    faults = uvloop.run(soaked(seconds, exchanges, transport))
+    try:
+        faults = uvloop.run(soaked(seconds, exchanges, transport))
+    except asyncio.CancelledError:
+        raise click.Abort from None
     for fault in faults:
         print(f"wrong: {fault}", file=sys.stderr)
     if faults:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections import Counter
@@ -9,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from bench import processes
 from bench.soak import Tally
+from extproc.demo.processes import started
 
 MIB = 2**20
 
@@ -25,6 +28,17 @@ def test_a_short_one(transport: str) -> None:
     assert "3,0" in done.stdout
     kinds = ("complete", "aborted", "error", "not_llm", "garbage")
     assert all(f"'{kind}': " in done.stdout for kind in kinds)
+
+
+async def test_ended_early() -> None:
+    """SIGTERM ends it, and its server with it."""
+    async with started([sys.executable, "-m", "bench.soak"]) as process:
+        await process.line(process.stdout, 0)
+        _, server = processes.family(process.process.pid)
+        process.process.terminate()
+        assert await process.process.wait() == 1
+        with pytest.raises(ProcessLookupError):
+            os.kill(server, 0)
 
 
 def soaked(**changes: object) -> Tally:
