@@ -182,7 +182,7 @@ async def soaked(seconds: float, exchanges: int | None, transport: str) -> list[
     """Run a server and soak it; return what is wrong. Ended by SIGTERM as by Ctrl-C, it leaves nothing running."""
     if task := asyncio.current_task():
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    async with extproc_server("--transport", transport) as server:
+    async with extproc_server("--transport", transport, "--drain-seconds", "1") as server:
         pid = server.process.process.pid
         soak = Soak(server.address, seconds, exchanges)
         at_rest = processes.files(pid)
