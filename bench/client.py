@@ -103,6 +103,10 @@ class Client(asyncio.Protocol):
         finally:
             del self._waiting[number]
 
+    def end(self, number: int) -> None:
+        """Send no more on a stream, as Envoy does when its own client goes in order."""
+        self._transport.write(frames.header(0, frames.DATA, frames.END_STREAM, number))
+
     def reset(self, number: int) -> None:
         """Be done with a stream, as Envoy is when it has the last reply or has lost its client."""
         self._transport.write(frames.rst_stream(number, ErrorCode.CANCEL))

@@ -129,7 +129,10 @@ class Soak:
             stream = client.open()
             for message in messages:
                 await client.ask(stream, message)
-            client.reset(stream)
+            if stream % 4 == 1:
+                client.end(stream)
+            else:
+                client.reset(stream)
             self.tally.done[kind] += 1
 
     def _next(self) -> tuple[str, Sequence[bytes]]:
