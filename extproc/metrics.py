@@ -6,27 +6,19 @@ and recommended buckets (https://opentelemetry.io/docs/specs/semconv/gen-ai/gen-
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
-from functools import cache
-from typing import NamedTuple
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache, lru_cache, partial
+from io import BytesIO
+from typing import NamedTuple, TypeAlias
 
-from prometheus_client import (
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    Histogram,
-    Metric,
-    ProcessCollector,
-    disable_created_metrics,
-    generate_latest,
-)
-from prometheus_client.registry import Collector
+from prometheus_client import ProcessCollector, generate_latest
 
 from extproc import __version__
-from extproc.core.facts import Gap, Outcome, Record
+from extproc.core.facts import Gap, Outcome, Record, UsageStatus
+from extproc.counts import Counts, Row
+from extproc.families import Family
 from extproc.labels import UNKNOWN
-from extproc.message_times import MessageTimes, MessageTimesCollector
 from extproc.wire.replies import PHASES
 
 BOUNDED = ("source_workload", "source_workload_namespace", "destination_service", "model", "response_model")
@@ -46,9 +38,59 @@ _TOKENS = [4.0**n for n in range(14)]
 _DURATION = [0.01 * 2**n for n in range(14)]
 _FIRST_TOKEN = [0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0]
 _PER_TOKEN = [0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5]
+_MESSAGE = [0.00001 * 4**n for n in range(9)]
 
-# The library gives every counter the suffix of OpenMetrics; ours carry the names of the contract.
-_SUFFIX = re.compile(rb"^((?:# (?:HELP|TYPE) )?(?:asm_llm_proxy|extproc)_\w+?)_total(?=[ {])", re.MULTILINE)
+_INPUT = Family("asm_llm_proxy_prompt_tokens", "counter", "Input tokens, cached ones included.", _SOURCE)
+_OUTPUT = Family("asm_llm_proxy_completion_tokens", "counter", "Output tokens, with reasoning.", _SOURCE)
+_CACHED = Family("asm_llm_proxy_cached_prompt_tokens", "counter", "Input tokens read from a cache.", _SOURCE)
+_CACHE_CREATION = Family(
+    "asm_llm_proxy_cache_creation_prompt_tokens", "counter", "Input tokens written to a cache.", _SOURCE
+)
+_REASONING = Family(
+    "asm_llm_proxy_reasoning_completion_tokens", "counter", "Output tokens spent on reasoning.", _SOURCE
+)
+_REQUESTS = Family(
+    "asm_llm_proxy_requests", "counter", "Calls to models that ended.", (*_SOURCE, "outcome", "usage", "response_code")
+)
+_USAGE = Family(
+    "gen_ai_client_token_usage", "histogram", "Tokens used by a call.", (*_GEN_AI, "gen_ai_token_type"), _TOKENS
+)
+_SECONDS = Family(
+    "gen_ai_server_request_duration_seconds", "histogram", "Duration of a call.", (*_GEN_AI, "error_type"), _DURATION
+)
+_FIRST = Family(
+    "gen_ai_server_time_to_first_token_seconds",
+    "histogram",
+    "Time to the first token of a stream.",
+    _GEN_AI,
+    _FIRST_TOKEN,
+)
+_PER = Family(
+    "gen_ai_server_time_per_output_token_seconds",
+    "histogram",
+    "Time per output token of a stream after the first.",
+    _GEN_AI,
+    _PER_TOKEN,
+)
+_OPEN = Family("extproc_streams_open", "gauge", "Streams from Envoy that are open.")
+_MESSAGES = Family("extproc_messages", "counter", "Messages from Envoy.", ("phase",))
+_MESSAGE_SECONDS = Family(
+    "extproc_message_seconds", "histogram", "Time to answer a message from Envoy.", ("phase",), _MESSAGE
+)
+_ERRORS = Family("extproc_errors", "counter", "Messages answered in spite of a fault of this server.", ("phase",))
+_GAPS = Family("extproc_gaps", "counter", "Exchanges of which something is not known, by the reason.", ("gap",))
+_OVERFLOWS = Family("extproc_label_overflows", "counter", "Label values that were called `other`.", ("label",))
+_BUILD = Family("extproc_build_info", "gauge", "The version of this server.", ("version",))
+
+_COUNTED = (_INPUT, _OUTPUT, _CACHED, _CACHE_CREATION, _REASONING, _REQUESTS, _USAGE, _SECONDS, _FIRST, _PER)
+_HEALTH = (_MESSAGE_SECONDS, _ERRORS, _GAPS, _OVERFLOWS)
+
+# What an exchange adds to: the values that `Metrics.record` has, in their order.
+_ADDED = (_REQUESTS, _SECONDS, _INPUT, _OUTPUT, _CACHED, _CACHE_CREATION, _REASONING, _USAGE, _USAGE, _FIRST, _PER)
+_BOUNDS = tuple(family.bounds for family in _ADDED)
+
+# Exchanges with the same labels find their rows at once; there can be more combinations of labels than rows.
+_REMEMBERED = 4096
 
 
 class Labels(NamedTuple):
@@ -61,147 +103,132 @@ class Labels(NamedTuple):
     response_model: str
 
 
+class Gauge:
+    """A number of things, in a row of its own."""
+
+    def __init__(self, row: Row) -> None:
+        self.row = row
+
+    def inc(self) -> None:
+        """Count one more."""
+        self.row[0] += 1.0
+
+    def dec(self) -> None:
+        """Count one less."""
+        self.row[0] -= 1.0
+
+
 class Metrics:
-    """The counters of one process, in a registry of its own."""
+    """What one process counts: one thread counts, others may read."""
 
-    def __init__(self, message_times: MessageTimes | None = None) -> None:
-        disable_created_metrics()  # type: ignore[no-untyped-call]
-        self._registry = registry = CollectorRegistry()
-
-        # The library checks the labels with every look-up. It never forgets a child, so a cache keeps no more than it.
-        def counter(name: str, text: str, labels: tuple[str, ...]) -> Callable[..., Counter]:
-            return cache(Counter(name, text, labels, registry=registry).labels)
-
-        def histogram(name: str, text: str, labels: tuple[str, ...], buckets: list[float]) -> Callable[..., Histogram]:
-            return cache(Histogram(name, text, labels, buckets=buckets, registry=registry).labels)
-
-        self._tokens = {
-            "input_tokens": counter("asm_llm_proxy_prompt_tokens", "Input tokens, cached ones included.", _SOURCE),
-            "output_tokens": counter("asm_llm_proxy_completion_tokens", "Output tokens, with reasoning.", _SOURCE),
-            "cached_input_tokens": counter(
-                "asm_llm_proxy_cached_prompt_tokens", "Input tokens read from a cache.", _SOURCE
-            ),
-            "cache_creation_input_tokens": counter(
-                "asm_llm_proxy_cache_creation_prompt_tokens", "Input tokens written to a cache.", _SOURCE
-            ),
-            "reasoning_output_tokens": counter(
-                "asm_llm_proxy_reasoning_completion_tokens", "Output tokens spent on reasoning.", _SOURCE
-            ),
-        }
-        self._requests = counter(
-            "asm_llm_proxy_requests", "Calls to models that ended.", (*_SOURCE, "outcome", "usage", "response_code")
-        )
-        self._usage = histogram(
-            "gen_ai_client_token_usage", "Tokens used by a call.", (*_GEN_AI, "gen_ai_token_type"), _TOKENS
-        )
-        self._duration = histogram(
-            "gen_ai_server_request_duration_seconds", "Duration of a call.", (*_GEN_AI, "error_type"), _DURATION
-        )
-        self._first_token = histogram(
-            "gen_ai_server_time_to_first_token_seconds", "Time to the first token of a stream.", _GEN_AI, _FIRST_TOKEN
-        )
-        self._per_token = histogram(
-            "gen_ai_server_time_per_output_token_seconds",
-            "Time per output token of a stream after the first.",
-            _GEN_AI,
-            _PER_TOKEN,
-        )
-        self.streams_open = Gauge(
-            "extproc_streams_open",
-            "Streams from Envoy that are open.",
-            registry=registry,
-            multiprocess_mode="livesum",
-        )
-        self._message_times = message_times or MessageTimes()
-        registry.register(MessageTimesCollector([self._message_times.cells]))
-        self._errors = counter("extproc_errors", "Messages answered in spite of a fault of this server.", ("phase",))
-        self._gaps = counter("extproc_gaps", "Exchanges of which something is not known, by the reason.", ("gap",))
-        self._overflows = counter("extproc_label_overflows", "Label values that were called `other`.", ("label",))
-        build = Gauge(
-            "extproc_build_info",
-            "The version of this server.",
-            ("version",),
-            registry=registry,
-            multiprocess_mode="max",
-        )
-        build.labels(__version__).set(1)
-        ProcessCollector(registry=registry)
+    def __init__(self, counts: Counts | None = None, streams_open: Row | None = None) -> None:
+        self._counts = counts = counts or Counts()
+        self.streams_open = Gauge([0.0] if streams_open is None else streams_open)
+        self._rows = lru_cache(_REMEMBERED)(_no_rows)
+        self._times = cache(partial(counts.row, _MESSAGE_SECONDS))
         # Those that should stay at 0 are there from the start, so that a first one is seen to come.
         for gap in Gap:
-            self._gaps(gap)
+            counts.row(_GAPS, gap)
         for phase in (*PHASES, UNKNOWN, "close"):
-            self._errors(phase)
+            counts.row(_ERRORS, phase)
         for label in BOUNDED:
-            self._overflows(label)
+            counts.row(_OVERFLOWS, label)
 
     def message(self, phase: str, seconds: float) -> None:
         """Count a message from Envoy that was answered in so many seconds."""
-        self._message_times.add(phase, seconds)
+        times = self._times(phase)
+        times[bisect_left(_MESSAGE, seconds)] += 1.0
+        times[-1] += seconds
 
     def error(self, phase: str) -> None:
         """Count a fault of our own."""
-        self._errors(phase).inc()
+        self._counts.row(_ERRORS, phase)[0] += 1.0
 
     def gap(self, gap: Gap) -> None:
         """Count an exchange of which something is not known."""
-        self._gaps(gap).inc()
+        self._counts.row(_GAPS, gap)[0] += 1.0
 
     def overflow(self, label: str) -> None:
         """Count a label value that was called `other`."""
-        self._overflows(label).inc()
+        self._counts.row(_OVERFLOWS, label)[0] += 1.0
 
     def record(self, record: Record, labels: Labels) -> None:
         """Count an exchange that ended."""
-        facts, usage = record.facts, record.facts.usage
-        source = labels[:4]
-        gen_ai = (facts.operation, facts.provider, labels.model, labels.response_model)
-        self._requests(*source, record.outcome, facts.usage_status, record.status).inc()
-        for name, counter in self._tokens.items():
-            tokens = getattr(usage, name)
-            if tokens is not None:
-                counter(*source).inc(tokens)
-        for token_type, tokens in (("input", usage.input_tokens), ("output", usage.output_tokens)):
-            if tokens is not None:
-                self._usage(*gen_ai, token_type).observe(tokens)
-        self._duration(*gen_ai, _error_type(record)).observe(record.duration)
-        if facts.time_to_first_token is not None:
-            self._first_token(*gen_ai).observe(facts.time_to_first_token)
-        if facts.time_per_output_token is not None:
-            self._per_token(*gen_ai).observe(facts.time_per_output_token)
+        facts, outcome, status, duration = record
+        read, written, _, cached, cache_creation, reasoning = facts.usage
+        call = (labels, outcome, status, facts.usage_status, facts.operation, facts.provider)
+        rows = self._rows(call)
+        first, per = facts.time_to_first_token, facts.time_per_output_token
+        added = (1, duration, read, written, cached, cache_creation, reasoning, read, written, first, per)
+        for number, value in enumerate(added):
+            if value is not None:
+                row = rows[number] or self._row(rows, number, call)
+                row[-1] += value
+                if bounds := _BOUNDS[number]:
+                    row[bisect_left(bounds, value)] += 1.0
+
+    def _row(self, rows: _Rows, number: int, call: _Call) -> Row:
+        # Only when there is something to count: absent is not zero.
+        row = rows[number] = self._counts.row(_ADDED[number], *_values(call)[number])
+        return row
 
     def exposition(self) -> bytes:
         """Return all metrics in the classic text format."""
-        return text_format(self._registry)
+        return text_format(
+            self._counts.rows, self.streams_open.row[0], generate_latest(ProcessCollector(registry=None))
+        )
 
 
-def text_format(registry: CollectorRegistry) -> bytes:
-    """Return what is in a registry in the classic text format, under our names."""
-    # Metric by metric: while all of it is looked through at once, no other thread runs.
-    return b"".join(_text(metric) for metric in registry.collect())
+_Rows: TypeAlias = "list[Row | None]"
+_Call = tuple[Labels, Outcome, int, UsageStatus, str, str]
 
 
-def _text(metric: Metric) -> bytes:
-    text = generate_latest(_One(metric))
-    return _SUFFIX.sub(rb"\1", text) if metric.type == "counter" else text
+def _no_rows(_: _Call) -> _Rows:
+    return [None] * len(_ADDED)
 
 
-class _One(Collector):
-    """A single metric."""
+def _values(call: _Call) -> Sequence[Sequence[str]]:
+    """Return the label values of what an exchange adds to."""
+    labels, outcome, status, usage, operation, provider = call
+    source = labels[:4]
+    gen_ai = (operation, provider, labels.model, labels.response_model)
+    return (
+        (*source, outcome, usage, str(status)),
+        (*gen_ai, _error_type(outcome, status)),
+        *[source] * 5,
+        (*gen_ai, "input"),
+        (*gen_ai, "output"),
+        gen_ai,
+        gen_ai,
+    )
 
-    def __init__(self, metric: Metric) -> None:
-        self._metric = metric
 
-    def collect(self) -> tuple[Metric]:
-        """See Collector."""
-        return (self._metric,)
-
-
-def _error_type(record: Record) -> str:
+def _error_type(outcome: Outcome, status: int) -> str:
     # https://opentelemetry.io/docs/specs/semconv/registry/attributes/error/: the status of a failed call, else `_OTHER`
-    match record.outcome:
+    match outcome:
         case Outcome.COMPLETE:
             return ""
-        case Outcome.ERROR if record.status >= 400:  # noqa: PLR2004 - RFC 9110, section 15: an error status
-            return str(record.status)
+        case Outcome.ERROR if status >= 400:  # noqa: PLR2004 - RFC 9110, section 15: an error status
+            return str(status)
         case _:
             return "_OTHER"
+
+
+Rows = Iterable[tuple[str, Iterable[float]]]
+"""What there is of a metric: each row with the text of its labels."""
+
+
+def text_format(rows: Callable[[Family], Rows], streams_open: float, process: bytes) -> bytes:
+    """Return what was counted in the classic text format, then a text about the process."""
+    shown: list[tuple[Family, Rows]] = [(family, rows(family)) for family in _COUNTED]
+    shown.append((_OPEN, [("", (streams_open,))]))
+    shown.append((_MESSAGES, [(labels, (sum([*times][:-1]),)) for labels, times in rows(_MESSAGE_SECONDS)]))
+    shown += [(family, rows(family)) for family in _HEALTH]
+    shown.append((_BUILD, [(_BUILD.labels((__version__,)), (1.0,))]))
+    # A buffer, since nothing else runs while megabytes are joined or encoded at once.
+    text = BytesIO()
+    for family, found in shown:
+        for part in family.text(found):
+            text.write(part)
+    text.write(process)
+    return text.getvalue()

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from extproc import __version__
 from extproc.core.facts import Facts, Gap, Outcome, Record, Usage, UsageStatus
 from extproc.metrics import Labels, Metrics
+from tests.deploy.prometheus import tool
 from tests.samples import total
 
 LABELS = Labels("sleep", "default", "api.openai.com", "gpt-4", "gpt-4-0613")
@@ -173,3 +180,66 @@ def test_each_has_its_own() -> None:
     metrics, other = Metrics(), Metrics()
     metrics.record(ended(), LABELS)
     assert total(other.exposition(), "asm_llm_proxy_requests") is None
+
+
+class Parsed:
+    """What the library has read of a text."""
+
+    def __init__(self, text: bytes) -> None:
+        self.families = list(text_string_to_metric_families(text.decode()))
+
+    def collect(self) -> list[Metric]:
+        """See prometheus_client.registry.Collector."""
+        return self.families
+
+
+def full() -> Metrics:
+    """Return metrics that have everything."""
+    metrics = Metrics()
+    for number, outcome in enumerate(Outcome):
+        usage = Usage(10**number, 2, 3, 0, 5, 6)
+        metrics.record(ended(usage, outcome, 200 + number, first_token=0.2, per_token=0.03), LABELS)
+        metrics.record(ended(outcome=outcome), LABELS._replace(model="100% gpt", destination='a\\b"c\nd'))
+        metrics.message("request_body", number / 1000)
+    return metrics
+
+
+def test_as_the_library_writes_it() -> None:
+    """When the library has read the text, what it writes is the same, but for the suffix that it gives to counters."""
+    text = full().exposition()
+    registry = CollectorRegistry()
+    registry.register(Parsed(text))
+    suffix = rb"^((?:# (?:HELP|TYPE) )?(?:asm_llm_proxy|extproc)_\w+?)_total(?=[ {])"
+    assert re.sub(suffix, rb"\1", generate_latest(registry), flags=re.MULTILINE) == text
+
+
+def test_promtool() -> None:
+    """Promtool finds nothing wrong with the text, but that counters have the names of the contract."""
+    done = subprocess.run(
+        [tool("promtool"), "check", "metrics"], input=full().exposition(), capture_output=True, check=False
+    )
+    said = done.stderr.decode().splitlines()
+    assert said
+    assert [line for line in said if not line.endswith('counter metrics should have "_total" suffix')] == []
+
+
+def test_read_while_it_counts() -> None:
+    """While one thread counts, another can make the text: what it shows never goes back, and in the end is all."""
+    metrics = Metrics()
+    number = 2000
+
+    def count() -> None:
+        for model in map(str, range(number)):
+            metrics.record(ended(Usage(1, 1, 2)), LABELS._replace(model=model))
+
+    def shown() -> int:
+        return len(re.findall(rb"^asm_llm_proxy_requests{.*} 1.0$", metrics.exposition(), re.MULTILINE))
+
+    with ThreadPoolExecutor() as threads:
+        counting = threads.submit(count)
+        seen = [shown()]
+        while not counting.done():
+            seen.append(shown())
+        counting.result()
+    assert seen == sorted(seen)
+    assert shown() == number
