@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TypeAlias
 
-from extproc.families import Family
+from extproc.family import Family
 from extproc.rows_file import RowsFile
 
 Row: TypeAlias = "list[float] | memoryview[float]"

@@ -16,7 +16,7 @@ from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from extproc.counts import Counts, Row
-from extproc.families import Family
+from extproc.family import Family
 from extproc.metrics import Metrics, text_format
 from extproc.rows_file import RowsFile
 

@@ -19,7 +19,7 @@ _HERE = "\0"
 
 
 class Family:
-    """One metric. A histogram has bounds, and a row of its bucket's counts and its sum; others a row of one value."""
+    """One metric. It counts in rows: of one value, or, if it has bounds, of the sum and the count of each bucket."""
 
     def __init__(
         self, name: str, kind: str, text: str, labels: Sequence[str] = (), bounds: Sequence[float] = ()
@@ -51,8 +51,8 @@ class Family:
         for labels, row in rows:
             values = [*row]
             if self.bounds:
-                total = values.pop()
-                values = [*accumulate(values)]
+                total, *counts = values
+                values = [*accumulate(counts)]
                 values += values[-1], total
             template = labels.replace("%", "%%").join(self._pieces)
             yield (template % tuple(map(_number, values))).encode()
