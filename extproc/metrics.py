@@ -11,7 +11,7 @@ from prometheus_client import ProcessCollector, generate_latest
 
 from extproc import __version__
 from extproc.calls import FAMILIES, Calls, Labels
-from extproc.core.facts import Gap
+from extproc.core.facts import Gap, Record
 from extproc.counts import Counts, Row
 from extproc.family import Family
 from extproc.labels import UNKNOWN
@@ -60,7 +60,7 @@ class Metrics:
     def __init__(self, counts: Counts | None = None, streams_open: Row | None = None) -> None:
         self._counts = counts = counts or Counts()
         self.streams_open = Gauge([0.0] if streams_open is None else streams_open)
-        self.record = Calls(counts).record
+        self._calls = Calls(counts)
         self._times = cache(partial(counts.row, _MESSAGE_SECONDS))
         # Those that should stay at 0 are there from the start, so that a first one is seen to come.
         for gap in Gap:
@@ -87,6 +87,10 @@ class Metrics:
     def overflow(self, label: str) -> None:
         """Count a label value that was called `other`."""
         self._counts.row(_OVERFLOWS, label)[0] += 1.0
+
+    def record(self, record: Record, labels: Labels) -> None:
+        """Count an exchange that ended."""
+        self._calls.record(record, labels)
 
     def exposition(self) -> bytes:
         """Return all metrics in the classic text format."""
