@@ -7,6 +7,7 @@ docs/decisions/0006-workers.md says what the library's metrics cost.
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterable
 from typing import TypeAlias
 
 from extproc.family import Family
@@ -37,7 +38,8 @@ class Counts:
             return [0.0] * family.size
         return self._file.add(family.name, labels, family.size)
 
-    def rows(self, family: Family) -> list[tuple[str, Row]]:
+    def rows(self, family: Family) -> Iterable[tuple[str, Row]]:
         """Return all rows of a metric, each with the text of its labels."""
-        # In one step, as another thread may be adding some.
-        return list(self._rows[family.name].items())
+        # Another thread may be adding some. A list of the items would not do: making it can start a garbage collection,
+        # and that another thread.
+        return self._rows[family.name].copy().items()

@@ -41,7 +41,7 @@ class Board:
         self._paths = [f"{folder}/{number}" for number in range(workers)]
         self._files = [RowsFile(path) for path in self._paths]  # as the process that answers sees them
         self._rows: defaultdict[str, defaultdict[str, list[Row]]] = defaultdict(lambda: defaultdict(list))
-        self._reading = Lock()
+        self._reading = Lock()  # every request has a thread of its own
         helpers = 2  # the supervisor, and the one that answers for all
         cells = memoryview(mmap(-1, 8 * (2 * workers + helpers + 2))).cast("d")
         self._streams_open, rest = cells[:workers], cells[workers:]
@@ -79,14 +79,12 @@ class Board:
             for file in self._files:
                 for name, labels, row in file.news():
                     self._rows[name][labels].append(row)
-        restarts = _RESTARTS.text([("", (self.restarts,))])
-        return text_format(
-            self._added_up, sum(self._streams_open), generate_latest(_Processes(self)) + b"".join(restarts)
-        )
+            restarts = b"".join(_RESTARTS.text([("", (self.restarts,))]))
+            processes = generate_latest(_Processes(self))
+            return text_format(self._added_up, sum(self._streams_open), processes + restarts)
 
     def _added_up(self, family: Family) -> Iterator[tuple[str, Iterable[float]]]:
-        # In one step, as another thread may be adding some.
-        for labels, rows in list(self._rows[family.name].items()):
+        for labels, rows in self._rows[family.name].items():
             yield labels, map(sum, zip(*rows, strict=True))
 
 

@@ -61,14 +61,16 @@ class Metrics:
         self._counts = counts = counts or Counts()
         self.streams_open = Gauge([0.0] if streams_open is None else streams_open)
         self._calls = Calls(counts)
-        self._times = cache(partial(counts.row, _MESSAGE_SECONDS))
+        self._times, self._errors, self._gaps, self._overflows = (
+            cache(partial(counts.row, family)) for family in _HEALTH
+        )
         # Those that should stay at 0 are there from the start, so that a first one is seen to come.
         for gap in Gap:
-            counts.row(_GAPS, gap)
+            self._gaps(gap)
         for phase in (*PHASES, UNKNOWN, "close"):
-            counts.row(_ERRORS, phase)
+            self._errors(phase)
         for label in BOUNDED:
-            counts.row(_OVERFLOWS, label)
+            self._overflows(label)
 
     def message(self, phase: str, seconds: float) -> None:
         """Count a message from Envoy that was answered in so many seconds."""
@@ -78,15 +80,15 @@ class Metrics:
 
     def error(self, phase: str) -> None:
         """Count a fault of our own."""
-        self._counts.row(_ERRORS, phase)[0] += 1.0
+        self._errors(phase)[0] += 1.0
 
     def gap(self, gap: Gap) -> None:
         """Count an exchange of which something is not known."""
-        self._counts.row(_GAPS, gap)[0] += 1.0
+        self._gaps(gap)[0] += 1.0
 
     def overflow(self, label: str) -> None:
         """Count a label value that was called `other`."""
-        self._counts.row(_OVERFLOWS, label)[0] += 1.0
+        self._overflows(label)[0] += 1.0
 
     def record(self, record: Record, labels: Labels) -> None:
         """Count an exchange that ended."""

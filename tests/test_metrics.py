@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 import subprocess
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from prometheus_client import CollectorRegistry, generate_latest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -40,6 +43,8 @@ BUCKETS = {
     ),
     "server_time_per_output_token_seconds": "0.01 0.025 0.05 0.075 0.1 0.15 0.2 0.3 0.4 0.5 0.75 1.0 2.5",
 }
+
+MESSAGE_BUCKETS = [0.00001 * 4**n for n in range(9)]
 
 
 def ended(
@@ -211,6 +216,50 @@ def test_as_the_library_writes_it() -> None:
     registry.register(Parsed(text))
     suffix = rb"^((?:# (?:HELP|TYPE) )?(?:asm_llm_proxy|extproc)_\w+?)_total(?=[ {])"
     assert re.sub(suffix, rb"\1", generate_latest(registry), flags=re.MULTILINE) == text
+
+
+def amounts(name: str) -> st.SearchStrategy[float]:
+    """Return amounts, among them those just at a bucket's bound."""
+    return st.floats(0, 1000) | st.sampled_from([float(bound) for bound in BUCKETS[name].split()])
+
+
+@given(
+    st.lists(
+        st.tuples(
+            amounts("server_request_duration_seconds"),
+            amounts("server_time_to_first_token_seconds"),
+            amounts("server_time_per_output_token_seconds"),
+            st.integers(0, 10**9) | st.sampled_from([int(bound) for bound in BUCKETS["client_token_usage"].split()]),
+            st.floats(0, 1) | st.sampled_from(MESSAGE_BUCKETS),
+        )
+    )
+)
+def test_as_the_library_counts(calls: list[tuple[float, float, float, int, float]]) -> None:
+    """Every distribution is what the library's histogram shows of the same amounts."""
+    metrics, registry = Metrics(), CollectorRegistry()
+    disable_created_metrics()  # type: ignore[no-untyped-call]
+
+    def histogram(name: str, text: str, buckets: Sequence[float], **labels: str) -> Histogram:
+        return Histogram(name, text, list(labels), buckets=buckets, registry=registry)
+
+    def gen_ai(name: str, **labels: str) -> Callable[[], Histogram]:
+        found = histogram(f"gen_ai_{name}", "", list(map(float, BUCKETS[name].split())), **GEN_AI, **labels)
+        return lambda: found.labels(**GEN_AI, **labels)
+
+    duration = gen_ai("server_request_duration_seconds", error_type="")
+    first = gen_ai("server_time_to_first_token_seconds")
+    per = gen_ai("server_time_per_output_token_seconds")
+    usage = gen_ai("client_token_usage", gen_ai_token_type="output")
+    message = histogram("extproc_message_seconds", "", MESSAGE_BUCKETS, phase="request_body")
+    for seconds, to_first, per_token, tokens, answered in calls:
+        record = ended(Usage(output_tokens=tokens), first_token=to_first, per_token=per_token)
+        metrics.record(record._replace(duration=seconds), LABELS)
+        metrics.message("request_body", answered)
+        for theirs, amount in ((duration, seconds), (first, to_first), (per, per_token), (usage, tokens)):
+            theirs().observe(amount)
+        message.labels("request_body").observe(answered)
+    expected = [line for line in generate_latest(registry).decode().splitlines() if not line.startswith("#")]
+    assert set(expected) <= set(metrics.exposition().decode().splitlines())
 
 
 def test_promtool() -> None:
