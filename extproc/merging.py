@@ -1,23 +1,24 @@
 """The metrics of several processes as those of one server.
 
-What is counted with every exchange is in files of prometheus-client, which knows how to add them up
-(https://prometheus.github.io/client_python/multiprocess/); the rest in memory that the processes share.
+What they count is in files that are mapped into memory, one for each worker, so that the counts of a dead one stay.
 """
 
 from __future__ import annotations
 
-import os
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from mmap import mmap
 from pathlib import Path
+from threading import Lock
 
-from prometheus_client import CollectorRegistry, ProcessCollector, values
-from prometheus_client.core import CounterMetricFamily, Metric
-from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+from prometheus_client import ProcessCollector, generate_latest
+from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
-from extproc.message_times import CELLS, MessageTimes, MessageTimesCollector
+from extproc.counts import Counts, Row
+from extproc.family import Family
 from extproc.metrics import Metrics, text_format
+from extproc.rows_file import RowsFile
 
 # How the processes' values make one: a limit is that of each process, so what comes nearest to it counts.
 _TOGETHER: dict[str, Callable[[Iterable[float]], float]] = {
@@ -29,16 +30,21 @@ _TOGETHER: dict[str, Callable[[Iterable[float]], float]] = {
     "process_max_fds": min,
 }
 
+_RESTARTS = Family("extproc_worker_restarts", "counter", "Processes that ended unasked and were started again.")
+
 
 class Board:
     """Where processes that are forked from this one leave what all have to know."""
 
     def __init__(self, folder: str, workers: int) -> None:
-        self._folder = folder
+        # By number instead of by process: a worker that dies often leaves no heap of files.
+        self._paths = [f"{folder}/{number}" for number in range(workers)]
+        self._files = [RowsFile(path) for path in self._paths]  # as the process that answers sees them
+        self._rows: defaultdict[str, defaultdict[str, list[Row]]] = defaultdict(lambda: defaultdict(list))
+        self._reading = Lock()  # every request has a thread of its own
         helpers = 2  # the supervisor, and the one that answers for all
-        cells = memoryview(mmap(-1, 8 * (CELLS * workers + workers + helpers + 2))).cast("d")
-        self.message_times = [cells[CELLS * number : CELLS * (number + 1)] for number in range(workers)]
-        rest = cells[CELLS * workers :]
+        cells = memoryview(mmap(-1, 8 * (2 * workers + helpers + 2))).cast("d")
+        self._streams_open, rest = cells[:workers], cells[workers:]
         self.pids, self._restarts, self._ended_seconds = rest[:-2], rest[-2:-1], rest[-1:]
         """`pids`: of the workers by number, then of the helpers; 0 where there is none."""
 
@@ -54,16 +60,14 @@ class Board:
 
     def metrics(self, number: int) -> Metrics:
         """Return the metrics of worker `number`, which is this process; they go on where its predecessor's ended."""
-        os.environ["PROMETHEUS_MULTIPROC_DIR"] = self._folder
-        # By number instead of by process: a worker that dies often leaves no heap of files.
-        values.ValueClass = values.MultiProcessValue(lambda: number)  # type: ignore[no-untyped-call]
-        return Metrics(MessageTimes(self.message_times[number]), is_one_of_several=True)
+        return Metrics(Counts(RowsFile(self._paths[number])), self._streams_open[number : number + 1])
 
     def ended(self, number: int, seconds: float) -> None:
         """Note that a process has ended, and the processor time of all that have."""
         self.pids[number] = 0
         self._ended_seconds[0] = seconds
-        mark_process_dead(number, self._folder)  # type: ignore[no-untyped-call]
+        if number < len(self._streams_open):
+            self._streams_open[number] = 0
 
     def restarted(self) -> None:
         """Note that a process was started again."""
@@ -71,11 +75,17 @@ class Board:
 
     def exposition(self) -> bytes:
         """Return the metrics of all processes in the classic text format."""
-        registry = CollectorRegistry()
-        MultiProcessCollector(registry, self._folder)  # type: ignore[no-untyped-call]
-        for collector in (MessageTimesCollector(self.message_times), _Processes(self)):
-            registry.register(collector)
-        return text_format(registry)
+        with self._reading:
+            for file in self._files:
+                for name, labels, row in file.news():
+                    self._rows[name][labels].append(row)
+            restarts = b"".join(_RESTARTS.text([("", (self.restarts,))]))
+            processes = generate_latest(_Processes(self))
+            return text_format(self._added_up, sum(self._streams_open), processes + restarts)
+
+    def _added_up(self, family: Family) -> Iterator[tuple[str, Iterable[float]]]:
+        for labels, rows in self._rows[family.name].items():
+            yield labels, map(sum, zip(*rows, strict=True))
 
 
 class _Processes(Collector):
@@ -101,9 +111,6 @@ class _Processes(Collector):
                 value += self._board.ended_seconds
             first.samples = [sample._replace(value=value)]
             yield first
-        yield CounterMetricFamily(
-            "extproc_worker_restarts", "Processes that ended unasked and were started again.", self._board.restarts
-        )
 
 
 def _share(pid: int) -> int | None:

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry, Histogram, disable_created_metrics, generate_latest
+from prometheus_client.core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from extproc import __version__
 from extproc.core.facts import Facts, Gap, Outcome, Record, Usage, UsageStatus
 from extproc.metrics import Labels, Metrics
+from tests.deploy.prometheus import tool
 from tests.samples import total
 
 LABELS = Labels("sleep", "default", "api.openai.com", "gpt-4", "gpt-4-0613")
@@ -33,6 +43,8 @@ BUCKETS = {
     ),
     "server_time_per_output_token_seconds": "0.01 0.025 0.05 0.075 0.1 0.15 0.2 0.3 0.4 0.5 0.75 1.0 2.5",
 }
+
+MESSAGE_BUCKETS = [0.00001 * 4**n for n in range(9)]
 
 
 def ended(
@@ -173,3 +185,110 @@ def test_each_has_its_own() -> None:
     metrics, other = Metrics(), Metrics()
     metrics.record(ended(), LABELS)
     assert total(other.exposition(), "asm_llm_proxy_requests") is None
+
+
+class Parsed:
+    """What the library has read of a text."""
+
+    def __init__(self, text: bytes) -> None:
+        self.families = list(text_string_to_metric_families(text.decode()))
+
+    def collect(self) -> list[Metric]:
+        """See prometheus_client.registry.Collector."""
+        return self.families
+
+
+def full() -> Metrics:
+    """Return metrics that have everything."""
+    metrics = Metrics()
+    for number, outcome in enumerate(Outcome):
+        usage = Usage(10**number, 2, 3, 0, 5, 6)
+        metrics.record(ended(usage, outcome, 200 + number, first_token=0.2, per_token=0.03), LABELS)
+        metrics.record(ended(outcome=outcome), LABELS._replace(model="100% gpt", destination='a\\b"c\nd'))
+        metrics.message("request_body", number / 1000)
+    return metrics
+
+
+def test_as_the_library_writes_it() -> None:
+    """When the library has read the text, what it writes is the same, but for the suffix that it gives to counters."""
+    text = full().exposition()
+    registry = CollectorRegistry()
+    registry.register(Parsed(text))
+    suffix = rb"^((?:# (?:HELP|TYPE) )?(?:asm_llm_proxy|extproc)_\w+?)_total(?=[ {])"
+    assert re.sub(suffix, rb"\1", generate_latest(registry), flags=re.MULTILINE) == text
+
+
+def amounts(name: str) -> st.SearchStrategy[float]:
+    """Return amounts, among them those just at a bucket's bound."""
+    return st.floats(0, 1000) | st.sampled_from([float(bound) for bound in BUCKETS[name].split()])
+
+
+@given(
+    st.lists(
+        st.tuples(
+            amounts("server_request_duration_seconds"),
+            amounts("server_time_to_first_token_seconds"),
+            amounts("server_time_per_output_token_seconds"),
+            st.integers(0, 10**9) | st.sampled_from([int(bound) for bound in BUCKETS["client_token_usage"].split()]),
+            st.floats(0, 1) | st.sampled_from(MESSAGE_BUCKETS),
+        )
+    )
+)
+def test_as_the_library_counts(calls: list[tuple[float, float, float, int, float]]) -> None:
+    """Every distribution is what the library's histogram shows of the same amounts."""
+    metrics, registry = Metrics(), CollectorRegistry()
+    disable_created_metrics()  # type: ignore[no-untyped-call]
+
+    def histogram(name: str, text: str, buckets: Sequence[float], **labels: str) -> Histogram:
+        return Histogram(name, text, list(labels), buckets=buckets, registry=registry)
+
+    def gen_ai(name: str, **labels: str) -> Callable[[], Histogram]:
+        found = histogram(f"gen_ai_{name}", "", list(map(float, BUCKETS[name].split())), **GEN_AI, **labels)
+        return lambda: found.labels(**GEN_AI, **labels)
+
+    duration = gen_ai("server_request_duration_seconds", error_type="")
+    first = gen_ai("server_time_to_first_token_seconds")
+    per = gen_ai("server_time_per_output_token_seconds")
+    usage = gen_ai("client_token_usage", gen_ai_token_type="output")
+    message = histogram("extproc_message_seconds", "", MESSAGE_BUCKETS, phase="request_body")
+    for seconds, to_first, per_token, tokens, answered in calls:
+        record = ended(Usage(output_tokens=tokens), first_token=to_first, per_token=per_token)
+        metrics.record(record._replace(duration=seconds), LABELS)
+        metrics.message("request_body", answered)
+        for theirs, amount in ((duration, seconds), (first, to_first), (per, per_token), (usage, tokens)):
+            theirs().observe(amount)
+        message.labels("request_body").observe(answered)
+    expected = [line for line in generate_latest(registry).decode().splitlines() if not line.startswith("#")]
+    assert set(expected) <= set(metrics.exposition().decode().splitlines())
+
+
+def test_promtool() -> None:
+    """Promtool finds nothing wrong with the text, but that counters have the names of the contract."""
+    done = subprocess.run(
+        [tool("promtool"), "check", "metrics"], input=full().exposition(), capture_output=True, check=False
+    )
+    said = done.stderr.decode().splitlines()
+    assert said
+    assert [line for line in said if not line.endswith('counter metrics should have "_total" suffix')] == []
+
+
+def test_read_while_it_counts() -> None:
+    """While one thread counts, another can make the text: what it shows never goes back, and in the end is all."""
+    metrics = Metrics()
+    number = 2000
+
+    def count() -> None:
+        for model in map(str, range(number)):
+            metrics.record(ended(Usage(1, 1, 2)), LABELS._replace(model=model))
+
+    def shown() -> int:
+        return len(re.findall(rb"^asm_llm_proxy_requests{.*} 1.0$", metrics.exposition(), re.MULTILINE))
+
+    with ThreadPoolExecutor() as threads:
+        counting = threads.submit(count)
+        seen = [shown()]
+        while not counting.done():
+            seen.append(shown())
+        counting.result()
+    assert seen == sorted(seen)
+    assert shown() == number
