@@ -2,7 +2,8 @@
 
 The file is a sequence of chunks. A chunk is a sequence of rows, and then zeros. A row is a word with the length of its
 key and the number of its values, its key, and its values, each from a multiple of 8 bytes on. The word is written last,
-so that there is no row by half, whenever a process ends. A row never moves.
+and before it the zeros of its values and of the next row's word, so that whenever a process ends there is no row by
+half, and what it left of one is not taken for a row or a value. A row never moves.
 """
 
 from __future__ import annotations
@@ -38,13 +39,19 @@ class RowsFile:
             self._map()
 
     def add(self, name: str, labels: str, size: int) -> memoryview[float]:
-        """Add a row of so many zeros. Only one process may do that, when there is nothing that is new to it."""
+        """Add a row of so many zeros. Only one process may do that, when there is nothing that is new to it.
+
+        Raises:
+            OSError, ValueError: there is no room for the file to grow. The rows that it has are not harmed.
+        """
         key = f"{name} {labels}".encode()
-        if self._next + _WORD + _padded(len(key)) + _WORD * size > len(self._bytes):
-            os.ftruncate(self._file, (self._chunks + 1) * _CHUNK)
+        row = key.ljust(_padded(len(key)) + _WORD * (size + 1), b"\0")
+        if self._next + _WORD + len(row) > len(self._bytes):
+            # Written, not only made longer: where there is no room, that is an error here, and no SIGBUS later.
+            os.pwrite(self._file, bytes(_CHUNK), self._chunks * _CHUNK)
             self._map()
         start = self._next + _WORD
-        self._bytes[start : start + len(key)] = key
+        self._bytes[start : start + len(row)] = row
         self._words[self._next // _WORD] = len(key) << 32 | size
         return self._take(len(key), size)[2]
 

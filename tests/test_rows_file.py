@@ -74,6 +74,36 @@ def test_successor_goes_on(path: str) -> None:
     assert {row[0] for *_, row in found} == {1}
 
 
+FILLING = """
+import itertools, resource, sys
+from extproc.rows_file import RowsFile
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+file, rows = RowsFile(sys.argv[1]), []
+try:
+    for number in itertools.count():
+        rows.append(file.add("a", str(number), 3))
+except (OSError, ValueError):
+    for row in rows:
+        row[2] += 1
+    print(len(rows))
+"""
+
+
+def test_no_room(path: str) -> None:
+    """Where a file cannot grow, adding a row is an error; what is there is counted on."""
+    done = subprocess.run([sys.executable, "-c", FILLING, path], capture_output=True, text=True, check=True)
+    found = news(RowsFile(path))
+    assert len(found) == int(done.stdout) > 1000
+    assert {tuple(row) for *_, row in found} == {(0, 0, 1)}
+
+
+def test_room_is_taken_at_once(path: str) -> None:
+    """A file has the room for its rows before they are written: a full disk is not found by writing into memory."""
+    RowsFile(path).add("a", "", 1)
+    found = Path(path).stat()
+    assert 512 * found.st_blocks >= found.st_size > 0
+
+
 ADDING = """
 import itertools, sys
 from extproc.rows_file import RowsFile
@@ -98,3 +128,20 @@ def test_killed_in_the_middle(path: str) -> None:
     assert all(row == [0, 0, 1] for *_, row in found[:-1])
     file.add("a", "new", 1)
     assert news(RowsFile(path))[-1] == ("a", "new", [0])
+
+
+@pytest.mark.parametrize("words", range(1, 40))
+def test_killed_before_the_word(path: str, words: int) -> None:
+    """What a process leaves of a row when it is killed is in nothing that its successor adds."""
+    file = RowsFile(path)
+    file.add("a", "1", 1)[0] += 1
+    left = "x" * (8 * words)
+    file.add("b", left, 0)
+    content = Path(path).read_bytes()
+    key = content.index(f"b {left}".encode())
+    Path(path).write_bytes(content[: key - 8] + bytes(8) + content[key:])  # without its word
+    successor = RowsFile(path)
+    assert news(successor) == [("a", "1", [1])]
+    for labels in "234":
+        successor.add("a", labels, 2)[1] += 1
+    assert news(RowsFile(path)) == [("a", "1", [1]), *(("a", labels, [0, 1]) for labels in "234")]
