@@ -232,6 +232,15 @@ def test_path(path: str, rewritten: str | None, *, is_call: bool) -> None:
     assert server.total("asm_llm_proxy_requests") == (1 if is_call else None)
 
 
+def test_headers_that_are_alike() -> None:
+    """Messages of headers that are alike are read once; what one stream makes of them is not another's."""
+    server = Server()
+    begin = headers("request_headers", {**CHAT, ":path": "/"})
+    assert server.talk([begin]) == [IGNORE]
+    assert server.talk([begin], x_llmproxy_path="/v1/chat/completions") != [IGNORE]
+    assert server.talk([begin]) == [IGNORE]
+
+
 def test_observability_mode() -> None:
     """Where Envoy wants no replies it gets none, and all is counted."""
     server = Server()

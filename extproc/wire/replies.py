@@ -74,7 +74,8 @@ _DYNAMIC_METADATA = b"\x42"
 _FIELDS, _KEY, _VALUE = b"\x0a", b"\x0a", b"\x12"
 _NUMBER, _STRING, _BOOL, _STRUCT = b"\x11", b"\x1a", b"\x20", b"\x2a"
 
-_double = Struct("<d").pack
+number: Callable[[float], bytes] = Struct("<d").pack
+"""Writes the end of an entry that `number_of` has begun."""
 
 
 def with_metadata(reply: bytes, namespace: str, entries: bytes) -> bytes:
@@ -89,17 +90,16 @@ def with_metadata(reply: bytes, namespace: str, entries: bytes) -> bytes:
 
 def encoded(metadata: Metadata) -> bytes:
     """Return the entries of a namespace; those of several calls, one after the other, are one namespace, too."""
-    return b"".join(entry(key, value) for key, value in metadata.items())
+    return b"".join(_entry(key, value) for key, value in metadata.items())
 
 
-def entry(key: str, value: str | float | bool) -> bytes:  # noqa: FBT001 - it is a value
-    """Return one entry."""
+def _entry(key: str, value: str | float | bool) -> bytes:  # noqa: FBT001 - it is a value
     if isinstance(value, str):
         written = _field(_STRING, value.encode())
     elif isinstance(value, bool):
         written = _BOOL + bytes((value,))
     else:
-        return number_of(key) + _double(value)
+        return number_of(key) + number(value)
     return _field(_FIELDS, _key(key) + _field(_VALUE, written))
 
 
@@ -107,10 +107,6 @@ def number_of(key: str) -> bytes:
     """Return the entry of a number up to the number itself, which `number` writes."""
     value = _VALUE + b"\x09" + _NUMBER
     return _FIELDS + _length(len(_key(key)) + len(value) + 8) + _key(key) + value
-
-
-number: Callable[[float], bytes] = _double
-"""Writes the end of an entry."""
 
 
 @lru_cache  # of the namespace and the names of the contract

@@ -38,17 +38,21 @@ class Sse:
             return False
         start = data.find(b"\n") + 1 if data.startswith(b"event:") else 0
         one = data.startswith(_DATA, start) and data.find(b"\n", start) == len(data) - 2
-        return one and not (self._at_start or self._line or self._rest is not None or self._has_data)
+        return one and self._is_between
 
     def feed(self, data: bytes) -> Iterable[bytes | Gap]:
         """See `Framing`."""
         events = self._whole_events(data)
         return self._lines(data) if events is None else events
 
+    @property
+    def _is_between(self) -> bool:
+        """Whether nothing of an event has come that has not ended."""
+        return not (self._at_start or self._line or self._rest is not None or self._has_data)
+
     def _whole_events(self, data: bytes) -> list[bytes] | None:
         """Return the events in `data` if there are no others than whole ones, each in a line, as nearly always."""
-        between = not (self._at_start or self._line or self._rest is not None or self._has_data)
-        if not between or not data.endswith(b"\n\n") or b"\r" in data:
+        if not data.endswith(b"\n\n") or b"\r" in data or not self._is_between:
             return None
         events = []
         for event in data[:-2].split(b"\n\n"):
